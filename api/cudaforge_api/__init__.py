@@ -1,0 +1,1 @@
+"""FastAPI service and trace viewer (later issues)."""

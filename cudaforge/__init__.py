@@ -1,0 +1,44 @@
+"""CudaForge turns a PyTorch module into a verified, faster kernel.
+
+Importing this package has no side effect and imports neither torch nor langgraph; names load when used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cudaforge.errors import CudaForgeError as CudaForgeError
+    from cudaforge.evaluation import Evaluation as Evaluation
+    from cudaforge.evaluation import Verdict as Verdict
+    from cudaforge.kernel import Kernel as Kernel
+    from cudaforge.kernel import Language as Language
+    from cudaforge.task import Task as Task
+    from cudaforge.trace import Budget as Budget
+    from cudaforge.trace import Run as Run
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Budget": "cudaforge.trace",
+    "CudaForgeError": "cudaforge.errors",
+    "Evaluation": "cudaforge.evaluation",
+    "Kernel": "cudaforge.kernel",
+    "Language": "cudaforge.kernel",
+    "Run": "cudaforge.trace",
+    "Task": "cudaforge.task",
+    "Verdict": "cudaforge.evaluation",
+}
+
+__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 - the names above
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'cudaforge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

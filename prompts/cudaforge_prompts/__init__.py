@@ -1,0 +1,1 @@
+"""What the agents are told: Jinja templates, worked examples, architecture notes."""
