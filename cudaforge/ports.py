@@ -61,6 +61,10 @@ class ChatModel(Protocol):
         """
         ...
 
+    def worst_case(self, request: ChatRequest) -> Usage:
+        """The most that this call can cost: what a call that was cut off in flight is booked at."""
+        ...
+
 
 class Evaluator(Protocol):
     """Where kernels are built, checked, timed and profiled.
