@@ -7,7 +7,7 @@ writes it is enough. Float32 sums over a row need care where the mean is far fro
 import torch
 from torch import nn
 
-tokens = 4096
+tokens = 2048
 features = 1024
 eps = 1e-5
 
