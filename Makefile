@@ -1,0 +1,50 @@
+# Every target does its own set-up: a virtual environment in .venv, the dependencies under constraints.txt. Nothing
+# outside .venv is used or changed. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# A PYTHONPATH or user site from outside must not leak into the virtual environment.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE = 1
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help demo test check serve install clean compiler
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile
+
+demo: compiler $(STAMP) ## optimise an example task: recorded model replies, everything else live
+	@$(BIN)/cudaforge demo
+
+test: compiler $(STAMP) ## all tests that need neither a GPU nor a network
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: ## the web service: not part of this version, and says so
+	@echo "There is no service in this version: use the command line (make demo, $(BIN)/cudaforge --help)." >&2; exit 1
+
+install: $(STAMP) ## the set-up alone
+
+clean: ## remove .venv, caches and build leftovers; your runs in CUDAFORGE_HOME stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find cudaforge profiling api prompts tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is as old as the last complete installation, so a broken or outdated one is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CudaForge needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+compiler:
+	@command -v $(firstword $(CXX)) >/dev/null || { echo "$(firstword $(CXX)) is not here: kernels are built with a C++ compiler. Install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++), or set CXX." >&2; exit 1; }
