@@ -6,6 +6,7 @@ Ids: a run is `r` + 10 characters, an attempt `RUN.ROUND` (`r3f9....2`), a call 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -111,6 +112,20 @@ class Usage(Frozen):
     output_tokens: int = 0
     cached_tokens: int = 0
     usd: float | None = None
+    estimated: bool = False
+    """Counted by us, at least in part, because the server did not say."""
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """The sum. Unknown prices do not count; `usd` is None where none is known."""
+    listed = list(usages)
+    known = [u.usd for u in listed if u.usd is not None]
+    return Usage(
+        input_tokens=sum(u.input_tokens for u in listed),
+        output_tokens=sum(u.output_tokens for u in listed),
+        cached_tokens=sum(u.cached_tokens for u in listed),
+        usd=sum(known) if known else None,
+    )
 
 
 class Diagnosis(Frozen):
