@@ -125,6 +125,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
         output_tokens=sum(u.output_tokens for u in listed),
         cached_tokens=sum(u.cached_tokens for u in listed),
         usd=sum(known) if known else None,
+        estimated=any(u.estimated for u in listed),
     )
 
 
