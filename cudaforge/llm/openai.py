@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from cudaforge.errors import ModelError
-from cudaforge.llm.prices import estimate_tokens, most_tokens, plus, priced
-from cudaforge.llm.settings import KEY_VARIABLE, OPENAI_URL, URL_VARIABLE, OpenAISettings, public_url
+from cudaforge.llm.prices import estimate_tokens, most_tokens, priced
+from cudaforge.llm.settings import KEY_VARIABLE, OPENAI_URL, URL_VARIABLE, OpenAISettings, is_server, public_url
 from cudaforge.ports import ChatReply, ChatRequest
-from cudaforge.trace import Usage
+from cudaforge.trace import Usage, total_usage
 
 if TYPE_CHECKING:  # importing the client takes half a second; complete() does it
     import httpx2
@@ -66,7 +66,7 @@ class OpenAIModel:
             )
         if not (self._key.isascii() and self._key.isprintable()):
             raise ModelError(f"{KEY_VARIABLE} holds characters that no key has.", "Set it again, without quotes.")
-        if urlsplit(self.base_url).scheme not in ("http", "https"):
+        if not is_server(self.base_url):
             raise ModelError(
                 f"{public_url(self.base_url)} is not the address of a server.", f"Set {URL_VARIABLE} to an http(s) URL."
             )
@@ -108,12 +108,12 @@ class OpenAIModel:
         from cudaforge.llm.faults import CutStream, speaks_of
 
         tries = 0
-        lost = Usage(usd=0.0)
+        lost: list[Usage] = []
         while True:
             body = self._body(request)
             try:
                 reply = await self._ask(client, body, request)
-                return reply if lost == Usage(usd=0.0) else reply.model_copy(update={"usage": plus(reply.usage, lost)})
+                return reply.model_copy(update={"usage": total_usage([reply.usage, *lost])})
             except (openai.APIError, httpx2.RequestError, CutStream) as err:
                 fault = asked.fault(err)
                 if isinstance(err, openai.APIStatusError) and err.status_code in (400, 422, 501):
@@ -124,7 +124,7 @@ class OpenAIModel:
                         continue
                 if isinstance(err, CutStream) and err.text:
                     # The server has charged, or will, for what it had said.
-                    lost = plus(lost, self._estimate(request, err.text))
+                    lost.append(self._estimate(request, err.text))
 
             # Outside of the except clause: no traceback leads back to a request with its headers.
             if not fault.retry:

@@ -42,17 +42,6 @@ def most_tokens(texts: Iterable[str]) -> int:
     return sum(len(text.encode()) + 16 for text in texts)
 
 
-def plus(one: Usage, other: Usage) -> Usage:
-    """The sum; its price is unknown where one of the two is."""
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        usd=None if one.usd is None or other.usd is None else one.usd + other.usd,
-        estimated=one.estimated or other.estimated,
-    )
-
-
 def _usd(
     model: str, base_url: str, settings: OpenAISettings, input_tokens: int, output_tokens: int, cached_tokens: int
 ) -> float | None:

@@ -93,6 +93,8 @@ def openai_access(environ: Mapping[str, str] | None = None) -> Access:
             f"Set {KEY_VARIABLE}, or {URL_VARIABLE} for another OpenAI-compatible server; "
             "`recorded:` and `manual:` models need neither."
         )
+    elif url and not is_server(url):
+        advice = f"Set {URL_VARIABLE} to an http(s) URL; what it holds is none."
     return Access(
         base_url=public_url(url or OPENAI_URL),
         base_url_from=URL_VARIABLE if url else "default",
@@ -103,5 +105,17 @@ def openai_access(environ: Mapping[str, str] | None = None) -> Access:
 
 def public_url(url: str) -> str:
     """The URL without what may be secret in it: user name, password, query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.rpartition("@")[2].partition("?")[0]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def is_server(url: str) -> bool:
+    """Whether this is an http(s) URL with a host and, if any, a port in range."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

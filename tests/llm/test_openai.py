@@ -311,9 +311,10 @@ def test_a_key_that_no_header_can_hold_is_refused_unshown(key: str) -> None:
     assert key not in raised.value.message
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("url", ["localhost:8000", "http://", "http://host:port/v1", "http://host:99999", "http://[::"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ModelError, match="not the address of a server"):
-        OpenAIModel("m", base_url="localhost:8000", api_key="k")
+        OpenAIModel("m", base_url=url, api_key="k")
 
 
 def test_unknown_settings_are_refused_with_the_known_ones() -> None:

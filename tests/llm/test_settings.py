@@ -48,3 +48,9 @@ def test_a_server_of_ones_own_needs_no_key() -> None:
 
 def test_public_url_keeps_only_what_is_not_secret() -> None:
     assert public_url("http://u:p@h:1/v1/?k=s#f") == "http://h:1/v1"
+
+
+def test_access_to_no_address_says_what_to_set() -> None:
+    access = openai_access({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://me:pw@[::"})
+    assert "OPENAI_BASE_URL" in access.advice
+    assert "pw" not in access.model_dump_json()
