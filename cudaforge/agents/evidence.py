@@ -1,0 +1,180 @@
+"""Evidence: what a verdict or a profile says, as text for an agent.
+
+The texts are put between fences by the templates, since compilers and kernels write parts of them; `hints`
+are our own sentences and hold nothing of theirs but numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cudaforge.evaluation import Correctness, Diagnostic, Evaluation, OutputError, Verdict
+from cudaforge.kernel import Kernel
+
+MAX_DIAGNOSTICS = 20
+REGISTERS_PER_BLOCK = 65_536
+"""32-bit registers of one SM on every NVIDIA GPU since Kepler, which is also the most one block can have."""
+MAX_REGISTERS_PER_THREAD = 255
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a kernel did not pass."""
+
+    summary: str
+    """One sentence, partly untrusted."""
+    log: str
+    """Diagnostics or differences, untrusted; may be empty."""
+    printed: str
+    """The end of the kernel's own output, untrusted; may be empty."""
+    hints: tuple[str, ...]
+    """How to read the log, in our words."""
+
+
+def failure(evaluation: Evaluation, kernel: Kernel) -> Failure:
+    """What there is to say of an evaluation that did not pass."""
+    log, hints = _READERS[evaluation.verdict](evaluation, kernel)
+    summary = evaluation.reason
+    if evaluation.rule:
+        what = {Verdict.TIMEOUT: "stage", Verdict.REJECTED: "rule"}.get(evaluation.verdict, "rule")
+        summary = f"({what}: {evaluation.rule}) {summary}"
+    return Failure(summary=summary, log=log, printed=evaluation.output_tail.strip(), hints=tuple(hints))
+
+
+def _build_failed(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    errors = [d for d in evaluation.diagnostics if d.severity == "error"]
+    hints = []
+    if any(d.tool == "ptxas" for d in errors):
+        hints.append(
+            f"ptxas reads the PTX that was generated from {kernel.language.source_name or 'the source'}: "
+            "a line that it names is a line of PTX, not of your file."
+        )
+    # nvcc repeats a failure of a tool that it called in its own name, so any tool may be the one that says it.
+    if any(re.search(r"\bregisters?\b", d.message, re.I) for d in errors if d.tool in ("ptxas", "nvcc", "")):
+        hints.append(_register_arithmetic(kernel))
+    if any(re.search(r"\bfatal\b|compilation terminated", d.message, re.I) for d in errors):
+        hints.append("A fatal error ends the compilation: there may be further errors behind it.")
+    return _diagnostics(evaluation.diagnostics), hints
+
+
+def _register_arithmetic(kernel: Kernel) -> str:
+    """Where a register cap comes from, for the thread counts that the source names."""
+    named = {int(n) for n in re.findall(r"__launch_bounds__\s*\(\s*(\d{1,4})", kernel.source)}
+    named = {n for n in named if 32 <= n <= 1024}
+    counts = sorted(named | {128, 256, 384, 512, 768, 1024})
+
+    def cap(threads: int) -> int:
+        # Registers are handed out to warps in units of 256, that is 8 a thread.
+        return min(MAX_REGISTERS_PER_THREAD, REGISTERS_PER_BLOCK // (-(-threads // 32) * 32) // 8 * 8)
+
+    table = ", ".join(f"{n} threads: {cap(n)}" + (" (in your launch bounds)" if n in named else "") for n in counts)
+    return (
+        "The cap on registers a thread is 65,536 / threads a block, by the first argument of __launch_bounds__ (or "
+        "1,024 where there is none), divided once more by its second, the least blocks an SM; never above 255. "
+        f"setmaxnreg does not lift it at compile time. For one block an SM: {table}."
+    )
+
+
+def _runtime_error(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    log = _diagnostics(evaluation.diagnostics)
+    hints = []
+    if re.search(r"\bCUDA\b|illegal|misaligned|unspecified launch", log + evaluation.reason):
+        hints.append(
+            "CUDA errors surface late: the launch that failed may stand before the line that reports it. "
+            "Look at indices, alignment of vector accesses, shared-memory size (above 48 KiB it needs "
+            "cudaFuncSetAttribute) and launch dimensions."
+        )
+    return log, hints
+
+
+def _timeout(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    if evaluation.rule and "build" in evaluation.rule:
+        hint = "The compiler did not end in time: look for huge unrolled loops and deep templates."
+    else:
+        hint = (
+            "It hung or is far too slow. Look for loops that do not end, a barrier that not all threads reach, and "
+            "blocks or threads that wait for others which cannot run at the same time."
+        )
+    return _diagnostics(evaluation.diagnostics), [hint]
+
+
+def _incorrect(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    found = evaluation.correctness
+    lines = [_comparison(found)] if found else []
+    lines += [_output_error(error) for error in found.errors] if found else []
+    if evaluation.diagnostics:
+        lines.append(_diagnostics(evaluation.diagnostics))
+    hints = ["Errors are taken against a float64 reference, over every element."]
+    own = [e for e in found.errors if e.max_abs and e.reference_max_abs and e.total] if found else []
+    if any((e.max_abs or 0) < 1e4 * (e.reference_max_abs or 0) and e.mismatched > e.total // 2 for e in own):
+        hints.append(
+            "Small errors nearly everywhere point at precision (a lower-precision product, a long sum in one "
+            "accumulator, a fast approximation), large errors in a part at indexing or synchronisation."
+        )
+    return "\n".join(lines), hints
+
+
+def _comparison(found: Correctness) -> str:
+    line = f"{found.passed} of {found.trials} trials passed. Tolerance: {found.tolerance}"
+    if found.worst_ratio is not None:
+        line += f". Largest error / allowed error: {found.worst_ratio:.4g}"
+    return line + "".join(f"\nnote: {flag}" for flag in found.flags)
+
+
+def _output_error(error: OutputError) -> str:
+    share = error.mismatched / error.total if error.total else 0.0
+    lines = [f"output {error.output}: {error.mismatched:,} of {error.total:,} elements are wrong ({share:.3%})"]
+    if error.pattern:
+        lines.append(f"  where: {error.pattern}")
+    if error.max_abs is not None:
+        lines.append(f"  largest absolute error: {error.max_abs:.6g}")
+    if error.max_rel is not None:
+        lines.append(f"  largest relative error: {error.max_rel:.6g}")
+    if error.reference_max_abs is not None:
+        lines.append(f"  PyTorch's own largest absolute error in this dtype: {error.reference_max_abs:.6g}")
+    for index, expected, got in error.first[:10]:
+        lines.append(f"  at {list(index)}: expected {_number(expected)}, got {_number(got)}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.9g}"
+
+
+def _rejected(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    return _diagnostics(evaluation.diagnostics), [
+        "The kernel broke a rule of what it may do, whatever its result. Change how the work is done, not how it looks."
+    ]
+
+
+def _other(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
+    return _diagnostics(evaluation.diagnostics), []
+
+
+_READERS: dict[Verdict, Callable[[Evaluation, Kernel], tuple[str, list[str]]]] = {
+    Verdict.PASSED: _other,
+    Verdict.INFRASTRUCTURE: _other,
+    Verdict.BUILD_FAILED: _build_failed,
+    Verdict.RUNTIME_ERROR: _runtime_error,
+    Verdict.TIMEOUT: _timeout,
+    Verdict.INCORRECT: _incorrect,
+    Verdict.REJECTED: _rejected,
+}
+
+
+def _diagnostics(diagnostics: tuple[Diagnostic, ...]) -> str:
+    """Messages as a compiler prints them, each with its source line; warnings only where there is no error."""
+    if any(d.severity == "error" for d in diagnostics):
+        diagnostics = tuple(d for d in diagnostics if d.severity != "warning")
+    lines = []
+    for d in diagnostics[:MAX_DIAGNOSTICS]:
+        place = ":".join(str(part) for part in (d.file, d.line, d.column) if part)
+        tool = f" [{d.tool}]" if d.tool else ""
+        lines.append(f"{place}: {d.severity}: {d.message}{tool}" if place else f"{d.severity}: {d.message}{tool}")
+        if d.source_line.strip():
+            lines.append(f"{d.line:6d} | {d.source_line.rstrip()}")
+    if len(diagnostics) > MAX_DIAGNOSTICS:
+        lines.append(f"... and {len(diagnostics) - MAX_DIAGNOSTICS} more")
+    return "\n".join(lines)

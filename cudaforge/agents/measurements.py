@@ -1,0 +1,162 @@
+"""A profile as text for an agent: time against the floor first, then launches, source lines, remarks.
+
+Everything here ends up between fences: names of kernels and source lines are the kernel's own words.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cudaforge.evaluation import Evaluation
+from cudaforge.kernel import Kernel
+from cudaforge_profiling.types import HotLine, Launch, Metric, Profile, Remark, Roofline
+from cudaforge_prompts.text import percent, si, size, time
+
+MAX_LAUNCHES = 12
+MAX_HOT_LINES = 15
+MAX_REMARKS = 30
+STALL = re.compile(r"(?:issue_stalled|warps_issue_stalled)_(\w+?)(?:_not_issued)?(?:_per_\w+?)?(?:\.\w+)*$")
+
+
+def profile_text(
+    profile: Profile | None, kernel: Kernel, evaluation: Evaluation | None = None, *, metrics_only: bool = False
+) -> str:
+    """What the profile of `kernel` says; never empty: a missing profile says that it is missing.
+
+    `metrics_only` is the paper's view: the counters (on a CPU the achieved rates that stand in for them),
+    without times, floor and source lines.
+    """
+    if profile is None:
+        return "No profile was made."
+    parts = []
+    if profile.unavailable:
+        parts.append(f"No hardware counters: {profile.unavailable}")
+    if profile.roofline and (not metrics_only or not profile.launches):
+        parts.append(_roofline(profile, profile.roofline, floor=not metrics_only))
+    if profile.launches:
+        parts.append(_launches(profile, metrics_only))
+    if not metrics_only:
+        if profile.hot_lines:
+            parts.append(_hot_lines(profile.hot_lines, kernel))
+        remarks = profile.remarks or (evaluation.build.remarks if evaluation and evaluation.build else ())
+        if remarks:
+            parts.append(_remarks(remarks, kernel))
+        parts += [f"note: {note}" for note in profile.notes]
+    return "\n\n".join(part for part in parts if part) or f"{profile.tool} gave no measurements."
+
+
+def _roofline(profile: Profile, roofline: Roofline, *, floor: bool) -> str:
+    ceilings = profile.device.ceilings
+    lines = []
+    if floor and roofline.floor_us:
+        share = f"; reached {percent(roofline.share_of_floor)} of its speed" if roofline.share_of_floor else ""
+        lines.append(f"floor {time(roofline.floor_us)}, bound by {roofline.bound}{share}")
+    if roofline.achieved_bytes_per_s:
+        line = f"achieved {si(roofline.achieved_bytes_per_s)}B/s of the least bytes ({size(roofline.bytes)})"
+        if copy := ceilings.copy_bytes_per_s:
+            line += f": {percent(roofline.achieved_bytes_per_s / copy)} of the measured copy rate, {si(copy)}B/s"
+        lines.append(line)
+    if roofline.achieved_flops_per_s:
+        line = f"achieved {si(roofline.achieved_flops_per_s)}FLOP/s of the reference's operations"
+        peaks = ", ".join(f"{dtype} {si(rate)}FLOP/s" for dtype, rate in ceilings.flops_per_s.items())
+        lines.append(line + (f"; measured matrix products: {peaks}" if peaks else ""))
+    return "\n".join(lines)
+
+
+def _launches(profile: Profile, metrics_only: bool) -> str:
+    own = [launch for launch in profile.launches if launch.own]
+    others = [launch for launch in profile.launches if not launch.own]
+    lines = [f"{len(own)} of {len(profile.launches)} launches are this kernel's own ({profile.tool})"]
+    if len(own) > MAX_LAUNCHES:
+        longest = sorted(own, key=lambda launch: launch.duration_us or 0.0, reverse=True)[:MAX_LAUNCHES]
+        own = sorted(longest, key=lambda launch: launch.index)
+        lines[0] += f"; the {MAX_LAUNCHES} longest follow"
+    lines += [_launch(launch, metrics_only) for launch in own]
+    if others and not metrics_only:
+        names = list(dict.fromkeys(launch.name[:120] for launch in others))[:8]
+        lines.append("other launches (PyTorch, libraries): " + "; ".join(names))
+    moved = _moved_bytes([launch for launch in profile.launches if launch.own])
+    if moved and profile.roofline and profile.roofline.bytes and not metrics_only:
+        ratio = moved / profile.roofline.bytes
+        lines.append(
+            f"DRAM bytes moved by own launches: {size(moved)}, {ratio:.2f}x the least ({size(profile.roofline.bytes)})"
+        )
+    return "\n".join(lines)
+
+
+def _launch(launch: Launch, metrics_only: bool) -> str:
+    grid, block = ("x".join(map(str, dims)) for dims in (launch.grid, launch.block))
+    head = f"launch {launch.index}: {launch.name[:200]}, grid {grid}, block {block}"
+    if launch.duration_us is not None and not metrics_only:
+        head += f", {time(launch.duration_us)}"
+    stalls: dict[str, float] = {}
+    lines = [head]
+    for metric in launch.metrics.values():
+        stall = None if metrics_only else STALL.search(metric.name)
+        if stall and isinstance(metric.value, int | float):
+            stalls[stall.group(1)] = stalls.get(stall.group(1), 0.0) + metric.value
+        elif not (metrics_only and metric.name.startswith("gpu__time_duration")):
+            lines.append(f"  {metric.name}: {_value(metric)}")
+    if stalls:
+        lines.append("  stalls, as shares of their sum: " + _shares(stalls, 8))
+    return "\n".join(lines)
+
+
+def _value(metric: Metric) -> str:
+    value, unit = metric.value, metric.unit
+    if isinstance(value, str):
+        return f"{value} {unit}".rstrip()
+    if unit in ("byte", "bytes"):
+        return size(value)
+    if unit in ("byte/second", "bytes/second", "byte/s"):
+        return f"{si(value)}B/s"
+    if unit in ("nsecond", "ns"):
+        return time(value / 1000)
+    number = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{number} {unit}".rstrip()
+
+
+def _moved_bytes(own: list[Launch]) -> float | None:
+    """DRAM traffic of all own launches; None where a launch lacks the counters or counts in other units."""
+    total = 0.0
+    for launch in own:
+        for name in ("dram__bytes_read.sum", "dram__bytes_write.sum"):
+            metric = launch.metrics.get(name)
+            if metric is None or not isinstance(metric.value, int | float) or metric.unit not in ("", "byte", "bytes"):
+                return None
+            total += metric.value
+    return total
+
+
+def _hot_lines(hot_lines: tuple[HotLine, ...], kernel: Kernel) -> str:
+    lines = ["share of the stall samples by source line:"]
+    for hot in sorted(hot_lines, key=lambda line: line.share, reverse=True)[:MAX_HOT_LINES]:
+        place = f"{hot.file}:{hot.line}" if hot.line > 0 else "no source line"
+        stalls = f" [{_shares(hot.stalls, 2)}]" if hot.stalls else ""
+        text = hot.text.strip() or _source_line(kernel, hot.file, hot.line)
+        lines.append(f"  {percent(hot.share):>7} {place}{stalls}" + (f" | {text}" if text else ""))
+    return "\n".join(lines)
+
+
+def _remarks(remarks: tuple[Remark, ...], kernel: Kernel) -> str:
+    order = {"resource": 0, "missed": 1, "vectorized": 2, "note": 3}
+    lines = ["the compiler's remarks:"]
+    unique = list(dict.fromkeys(remarks))
+    for remark in sorted(unique, key=lambda r: (order[r.kind], r.line))[:MAX_REMARKS]:
+        place = f"{remark.file}:{remark.line}" if remark.line > 0 else remark.file
+        text = _source_line(kernel, remark.file, remark.line)
+        lines.append(f"  {place} {remark.kind}: {remark.message}" + (f" | {text}" if text else ""))
+    if len(unique) > MAX_REMARKS:
+        lines.append(f"  ... and {len(unique) - MAX_REMARKS} more")
+    return "\n".join(lines)
+
+
+def _source_line(kernel: Kernel, file: str, line: int) -> str:
+    lines = kernel.files.get(file, "").split("\n")
+    return lines[line - 1].strip() if 0 < line <= len(lines) else ""
+
+
+def _shares(parts: dict[str, float], limit: int) -> str:
+    total = sum(parts.values()) or 1.0
+    largest = sorted(parts.items(), key=lambda item: item[1], reverse=True)[:limit]
+    return ", ".join(f"{name} {percent(value / total)}" for name, value in largest if value > 0)
