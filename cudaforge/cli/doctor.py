@@ -1,0 +1,226 @@
+"""`doctor`: what this machine has for a run, and what to do about the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cudaforge.cli.output import Home, Json
+from cudaforge.errors import ExitCode
+
+if TYPE_CHECKING:
+    from cudaforge.cli.shapes import Check
+
+CAP_SYS_ADMIN = 21
+LANDLOCK_CREATE_RULESET = 444
+"""The system call's number, the same on every architecture that has it."""
+LEAST_FREE_BYTES = 2 << 30
+DRIVER_PARAMS = Path("/proc/driver/nvidia/params")
+ESSENTIAL = ("PyTorch", "TVM FFI", "C++ compiler", "home")
+"""Without these not even a C++ run on the CPU works."""
+
+
+def doctor(home: Home = None, json: Json = False) -> None:
+    """Look at compilers, GPU, profiler, confinement, keys and the home, and say what to do about what is missing.
+
+    Exit code 0 where a C++ run on the CPU can work, 3 where not even that can.
+    """
+    from cudaforge import wiring
+    from cudaforge.cli.output import emit, out
+    from cudaforge.cli.shapes import DoctorOutput
+
+    checks = tuple(examine(wiring.resolve_home(home)))
+    ready = all(check.status != "missing" for check in checks if check.name in ESSENTIAL)
+    if json:
+        emit(DoctorOutput(ready=ready, checks=checks))
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        styles = {"ok": ("✓ ok", "green"), "warn": ("! warn", "yellow"), "missing": ("✗ missing", "red")}
+        for check in checks:
+            detail = Text(check.detail)
+            if check.hint:
+                detail.append(f"\n→ {check.hint}", "dim")
+            table.add_row(Text(*styles[check.status]), check.name, detail)
+        out().print(table)
+    if not ready:
+        raise typer.Exit(int(ExitCode.INFRASTRUCTURE))
+
+
+def examine(home: Path) -> Iterator[Check]:
+    """All checks, in the order in which they are shown."""
+    yield _check("Python", "ok", platform.python_version())
+    yield _distribution("PyTorch", "torch", "Install torch 2.11 or later.")
+    yield _distribution("TVM FFI", "apache-tvm-ffi", "pip install apache-tvm-ffi")
+    yield _compiler()
+    yield _nvcc()
+    yield _gpu()
+    yield from _ncu()
+    yield from _isolation()
+    yield _landlock()
+    yield _models()
+    yield _home(home)
+
+
+def _check(name: str, status: str, detail: str, hint: str = "") -> Check:
+    from cudaforge.cli.shapes import Check
+
+    return Check.model_validate({"name": name, "status": status, "detail": detail, "hint": hint})
+
+
+def _distribution(name: str, distribution: str, hint: str) -> Check:
+    try:
+        return _check(name, "ok", metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return _check(name, "missing", "not installed", hint)
+
+
+def version_line(command: list[str], pattern: str) -> str:
+    """The first match of `pattern` in what `command` prints; "" where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found.group(0) if found and done.returncode == 0 else ""
+
+
+def _compiler() -> Check:
+    for name in filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++")):
+        path = shutil.which(name)
+        if path and (version := version_line([path, "--version"], r"\S.*")):
+            return _check("C++ compiler", "ok", f"{path}: {version}")
+    return _check("C++ compiler", "missing", "no g++, c++ or clang++ on PATH", "Install g++, e.g. apt install g++.")
+
+
+def _nvcc() -> Check:
+    from cudaforge import wiring
+
+    path = wiring.find_nvcc()
+    version = version_line([str(path), "--version"], r"release [\d.]+(, V[\d.]+)?") if path else ""
+    if not version:
+        hint = "Install the CUDA toolkit and put nvcc on PATH or set CUDA_HOME; C++ kernels on the CPU work without."
+        return _check("nvcc", "missing", f"{path} does not run" if path else "not found", hint)
+    return _check("nvcc", "ok", f"{path}: {version}")
+
+
+def _gpu() -> Check:
+    from cudaforge import wiring
+
+    if wiring.gpu_count() == 0:
+        hint = "Install NVIDIA's driver (in a container: run it with --gpus all); C++ kernels on the CPU work without."
+        return _check("GPU", "missing", "the driver shows no NVIDIA GPU", hint)
+    import pynvml  # type: ignore[import-untyped]
+
+    pynvml.nvmlInit()
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+            found.append(f"{index}: {pynvml.nvmlDeviceGetName(handle)}, sm_{major}{minor}, {memory / 2**30:.0f} GiB")
+        return _check("GPU", "ok", "; ".join(found) + f"; driver {driver}")
+    except pynvml.NVMLError as error:
+        return _check("GPU", "warn", f"the driver fails: {error}", "Look at nvidia-smi and the kernel log.")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _ncu() -> Iterator[Check]:
+    path = shutil.which("ncu") or next(
+        (str(p) for p in (Path("/usr/local/cuda/bin/ncu"),) if os.access(p, os.X_OK)), None
+    )
+    version = version_line([path, "--version"], r"Version [\d.]+") if path else ""
+    if not version:
+        hint = "Install Nsight Compute (part of the CUDA toolkit); runs work without, profiles then lack GPU counters."
+        yield _check("ncu", "missing", "not found", hint)
+        return
+    yield _check("ncu", "ok", f"{path}: {version}")
+    if not DRIVER_PARAMS.is_file():
+        yield _check("ncu permission", "warn", "no driver here to ask", "Look again on the machine with the GPU.")
+        return
+    restricted = re.search(r"RmProfilingAdminOnly:\s*1", DRIVER_PARAMS.read_text(errors="replace")) is not None
+    if restricted and not has_capability(CAP_SYS_ADMIN):
+        hint = (
+            "Load the driver with NVreg_RestrictProfilingToAdminUsers=0 (a line `options nvidia ...` in "
+            "/etc/modprobe.d), or run with CAP_SYS_ADMIN."
+        )
+        yield _check("ncu permission", "warn", "the driver lets administrators alone read counters", hint)
+    else:
+        yield _check("ncu permission", "ok", "administrator" if restricted else "open to all users")
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process holds a Linux capability."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return bool(found and int(found.group(1), 16) >> number & 1)
+
+
+def _isolation() -> Iterator[Check]:
+    from cudaforge import wiring
+
+    layers = wiring.isolation_layers()
+    present = [layer for layer in layers if not layer.startswith("no namespaces")]
+    missing = [layer for layer in layers if layer.startswith("no namespaces")]
+    if not missing:
+        yield _check("isolation", "ok", "; ".join(present))
+        return
+    hint = (
+        "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile that permits unshare). "
+        "Without them candidates can reach the network: run only models that you trust."
+    )
+    yield _check("isolation", "warn", "; ".join([*missing, *present]), hint)
+
+
+def _landlock() -> Check:
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)  # flag 1 asks for the ABI's version, makes nothing
+    if version > 0:
+        return _check("Landlock", "ok", f"the kernel has ABI {version} (this version of CudaForge does not use it)")
+    return _check(
+        "Landlock", "warn", "the kernel has none, or has it switched off", "Nothing to do: it is not used yet."
+    )
+
+
+def _models() -> Check:
+    from cudaforge import wiring
+
+    access = wiring.networked_access()
+    if access.advice:
+        return _check("model access", "warn", "no key for openai: models", access.advice)
+    key = "with a key" if access.key_present else "without a key"
+    return _check("model access", "ok", f"openai: models at {access.base_url} (from {access.base_url_from}), {key}")
+
+
+def _home(home: Path) -> Check:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        hint = "Set CUDAFORGE_HOME to a folder that you can write to."
+        return _check("home", "missing", f"{home} cannot be written", hint)
+    free = shutil.disk_usage(existing).free
+    detail = f"{home}, {free / 1e9:.1f} GB free"
+    if free < LEAST_FREE_BYTES:
+        return _check("home", "warn", detail, "Free some space; `cudaforge gc` deletes old reports and builds.")
+    return _check("home", "ok", detail)

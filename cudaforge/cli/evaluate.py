@@ -1,0 +1,166 @@
+"""`evaluate` and `profile`: one kernel, without any model."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cudaforge.cli.output import EvaluatorOption, Home, Json
+from cudaforge.errors import ExitCode, Suspended
+
+if TYPE_CHECKING:
+    from cudaforge.evaluation import Evaluation
+    from cudaforge.kernel import Kernel
+    from cudaforge.task import Task
+    from cudaforge_profiling.types import Profile
+
+TaskArgument = Annotated[Path, typer.Argument(metavar="TASK", help="A KernelBench-style .py file.")]
+KernelArgument = Annotated[
+    Path,
+    typer.Argument(metavar="KERNEL", help="A folder with kernel.cu or kernel.cpp and model.py, or one .py file."),
+]
+FormatOption = Annotated[
+    Literal["cuda", "cpp", "triton", "module"] | None,
+    typer.Option("--format", help="What KERNEL is.", show_default="guessed from its files"),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="Of an earlier request to a spool, to fetch its result.", show_default="a new one"),
+]
+TrialsOption = Annotated[int, typer.Option("--trials", min=1, max=64, help="Fresh inputs to check on.")]
+FOLDER_FORMATS = """KERNEL is a folder: kernel.cu + model.py (cuda), kernel.cpp + model.py (cpp), or one model.py or
+other .py file that defines ModelNew (triton, module)."""
+
+
+def evaluate(
+    task: TaskArgument,
+    kernel: KernelArgument,
+    format: FormatOption = None,
+    trials: TrialsOption = 5,
+    strict_isolation: Annotated[
+        bool, typer.Option("--strict-isolation", help="Refuse where a layer of confinement is missing.")
+    ] = False,
+    evaluator: EvaluatorOption = "local",
+    key: KeyOption = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Build, check and time KERNEL against TASK.
+
+    KERNEL is a folder: kernel.cu + model.py (cuda), kernel.cpp + model.py (cpp), or one .py file that defines
+    ModelNew (triton, module). Exit code: 0 PASSED, 1 any other verdict on the kernel, 2 usage, 3 infrastructure.
+    """
+    from cudaforge import wiring
+    from cudaforge.cli import found
+    from cudaforge.cli.output import emit, out
+    from cudaforge.evaluation import EvaluateOptions
+
+    loaded = _load(task, kernel, format)
+    options = EvaluateOptions(trials=trials, strict_isolation=strict_isolation)
+    evaluation = asyncio.run(_evaluate(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
+    if json:
+        emit(evaluation)
+    else:
+        out().print(found.evaluation(evaluation))
+    _leave(evaluation)
+
+
+def profile(
+    task: TaskArgument,
+    kernel: KernelArgument,
+    metrics: Annotated[str, typer.Option("--metrics", help="Metric set: core or paper.")] = "core",
+    format: FormatOption = None,
+    trials: TrialsOption = 5,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write the .ncu-rep file here, where there is one.")
+    ] = None,
+    evaluator: EvaluatorOption = "local",
+    key: KeyOption = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Evaluate KERNEL, and where it passes look at it with the profiler. Exit codes as `evaluate`."""
+    from cudaforge import wiring
+    from cudaforge.cli import found
+    from cudaforge.cli.output import emit, err, out
+    from cudaforge.cli.shapes import ProfileOutput
+    from cudaforge.evaluation import EvaluateOptions
+
+    loaded = _load(task, kernel, format)
+    folder = wiring.resolve_home(home)
+    evaluation, seen = asyncio.run(
+        _profile(*loaded, EvaluateOptions(trials=trials), evaluator, folder, _key(key), metrics)
+    )
+    if report and seen and seen.report:
+        report.write_bytes(seen.report)
+    elif report:
+        err().print("There is no report to write.", style="yellow")
+    seen = seen.model_copy(update={"report": None}) if seen else None
+    if json:
+        emit(ProfileOutput(evaluation=evaluation, profile=seen))
+    else:
+        out().print(found.evaluation(evaluation))
+        if seen:
+            out().print(found.profile(seen))
+    _leave(evaluation)
+
+
+def _load(task: Path, kernel: Path, format: str | None) -> tuple[Task, Kernel]:
+    from cudaforge.kernel import Kernel, Language
+    from cudaforge.task import Task
+
+    return Task.load(task), Kernel.load(kernel, Language(format) if format else None)
+
+
+def _key(key: str | None) -> str:
+    return key or f"cli-{secrets.token_hex(6)}"
+
+
+async def _evaluate(task: Task, kernel: Kernel, options: object, spec: str, home: Path, key: str) -> Evaluation:
+    evaluation, _ = await _profile(task, kernel, options, spec, home, key, None)
+    return evaluation
+
+
+async def _profile(
+    task: Task, kernel: Kernel, options: object, spec: str, home: Path, key: str, metrics: str | None
+) -> tuple[Evaluation, Profile | None]:
+    """Evaluates under `KEY/evaluate/0`, then profiles a passing kernel under `KEY/profile/0` unless metrics is None."""
+    from cudaforge import wiring
+    from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, ProfileRequest
+
+    assert isinstance(options, EvaluateOptions)
+    evaluator = wiring.make_evaluator(spec, home)
+    try:
+        evaluation = await evaluator.evaluate(
+            EvaluateRequest(key=f"{key}/evaluate/0", task=task, options=options, kernel=kernel)
+        )
+        if metrics is None or not evaluation.passed:
+            return evaluation, None
+        request = ProfileRequest(
+            key=f"{key}/profile/0",
+            task=task,
+            options=options,
+            kernel=kernel,
+            metric_set=metrics,
+            time_us=evaluation.time_us,
+        )
+        return evaluation, await evaluator.profile(request)
+    except Suspended as waiting:
+        raise Suspended(
+            waiting.message, f"Start an evaluator, then repeat this command with --key {key}.", waiting_for=key
+        ) from None
+    finally:
+        await evaluator.close()
+
+
+def _leave(evaluation: Evaluation) -> None:
+    from cudaforge.evaluation import Verdict
+
+    if evaluation.verdict is Verdict.INFRASTRUCTURE:
+        raise typer.Exit(int(ExitCode.INFRASTRUCTURE))
+    if not evaluation.passed:
+        raise typer.Exit(int(ExitCode.NEGATIVE))

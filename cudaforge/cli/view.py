@@ -1,0 +1,228 @@
+"""A run as a reader follows it: a state made of "events after id N" and a few look-ups, drawn as tables.
+
+The live display, its plain-line form and `cudaforge show` of a finished run all come from here, so what is watched
+and what is replayed cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cudaforge.cli import output
+from cudaforge.cli.describe import all_events, attempt_output, spent, tried
+from cudaforge.cli.shapes import AttemptOutput, Tokens
+from cudaforge.ports import Store
+from cudaforge.trace import (
+    AttemptFinished,
+    BaselineMeasured,
+    Note,
+    Run,
+    RunFinished,
+    RunResumed,
+    RunSuspended,
+    StageFinished,
+    StageStarted,
+    StoredEvent,
+    now,
+)
+
+STAGES = {
+    "baseline": "measuring the reference (eager, torch.compile)",
+    "coder": "the Coder writes",
+    "judge": "the Judge reads",
+    "evaluate": "building, checking, timing",
+    "profile": "profiling",
+    "verify": "verifying the best kernel",
+}
+
+
+@dataclass
+class RunView:
+    """What is known of a run after the events up to `last_event`."""
+
+    store: Store
+    run: Run
+    last_event: int = 0
+    attempts: dict[str, AttemptOutput] = field(default_factory=dict)
+    best: str = ""
+    stage: str = ""
+    stage_round: int = -1
+    stage_since: datetime | None = None
+    baseline: BaselineMeasured | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    usd: float | None = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def catch_up(self) -> list[StoredEvent]:
+        """Reads the events that are new, takes them in, and returns them."""
+        new = list(all_events(self.store, self.run.id, self.last_event))
+        for stored in new:
+            self._take(stored)
+        if new:
+            self.run = self.store.run(self.run.id) or self.run
+            self.tokens, self.usd = spent(self.store.calls(self.run.id))
+        return new
+
+    def _take(self, stored: StoredEvent) -> None:
+        self.last_event = stored.id
+        event = stored.event
+        match event:
+            case StageStarted():
+                self.stage, self.stage_round, self.stage_since = event.stage, event.round, stored.at
+                self._look_up(event.attempt_id)
+            case StageFinished():
+                self.stage = ""
+                self._look_up(event.attempt_id)
+            case BaselineMeasured():
+                self.baseline = event
+            case AttemptFinished():
+                self._look_up(event.attempt_id)
+                if event.best:
+                    self.best = event.attempt_id
+            case Note():
+                self.notes.append(event.message)
+            case RunSuspended() | RunFinished() | RunResumed():
+                self.stage = ""
+
+    def _look_up(self, attempt_id: str) -> None:
+        if attempt_id and (attempt := self.store.attempt(attempt_id)):
+            self.attempts[attempt_id] = attempt_output(attempt)
+
+    def stage_line(self) -> str:
+        """The stage that is under way and for how long; empty between stages."""
+        if not self.stage or self.stage_since is None:
+            return ""
+        where = f"round {self.stage_round}: " if self.stage_round >= 0 else ""
+        elapsed = max(0.0, (now() - self.stage_since).total_seconds())
+        return f"{where}{STAGES.get(self.stage, self.stage)} … {output.duration(elapsed)}"
+
+
+def header(run: Run) -> Table:
+    """Task, device, models and evaluator of a run."""
+    spec = run.spec
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    models = spec.coder if spec.coder == spec.judge else f"Coder {spec.coder}, Judge {spec.judge}"
+    limits = [f"{spec.budget.rounds} rounds"]
+    limits += [f"${spec.budget.usd:g}"] if spec.budget.usd else []
+    limits += [output.duration(spec.budget.seconds)] if spec.budget.seconds else []
+    limits += [f"until {spec.budget.target_speedup:g}x"] if spec.budget.target_speedup else []
+    grid.add_row("run", run.id)
+    grid.add_row("task", escape(f"{spec.task.name} ({spec.language.value})"))
+    grid.add_row("device", escape(run.device.name if run.device else "not known yet"))
+    grid.add_row("models", escape(models))
+    grid.add_row("evaluator", escape(spec.evaluator))
+    grid.add_row(
+        "budget", ", ".join(limits) + (f"; preset {spec.preset.name}" if spec.preset.name != "default" else "")
+    )
+    return grid
+
+
+def rounds_table(attempts: list[AttemptOutput], best: str = "") -> Table:
+    """One row for each round; the kept one is marked."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "round", "action", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in ("time", "vs eager", "vs compile", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("tried", overflow="ellipsis", no_wrap=True, ratio=1, min_width=16)
+    for attempt in sorted(attempts, key=lambda a: a.round):
+        speedup = attempt.speedup
+        table.add_row(
+            Text("★", "bold green") if attempt.id == best else "",
+            str(attempt.round),
+            attempt.action,
+            verdict_text(attempt),
+            output.microseconds(attempt.time_us),
+            output.times(speedup.eager.value if speedup else None),
+            output.times(speedup.compile.value if speedup and speedup.compile else None),
+            output.times(attempt.measured_gain),
+            Text(output.one_line(tried(attempt))),
+        )
+    return table
+
+
+def verdict_text(attempt: AttemptOutput) -> Text:
+    """The verdict with its symbol; `no kernel` where no reply could be parsed."""
+    if attempt.verdict is None:
+        return Text("✗ no kernel" if attempt.reply_error else "…", "red" if attempt.reply_error else "dim")
+    symbol, style = output.SYMBOLS[attempt.verdict.value]
+    return Text(f"{symbol} {attempt.verdict.value}", style)
+
+
+def reference_line(baseline: BaselineMeasured | None) -> str:
+    """The reference's times on one line; empty while they are not known."""
+    if baseline is None:
+        return ""
+    parts = [f"eager {output.microseconds(baseline.eager_us)}"]
+    parts.append(
+        f"torch.compile {output.microseconds(baseline.compile_us) if baseline.compile_us else 'not available'}"
+    )
+    if baseline.floor_us:
+        parts.append(f"floor {output.microseconds(baseline.floor_us)}")
+    return "reference: " + ", ".join(parts)
+
+
+def live_frame(view: RunView) -> RenderableType:
+    """One frame of the live display."""
+    attempts = list(view.attempts.values())
+    parts: list[RenderableType] = [header(view.run), ""]
+    if view.baseline:
+        parts += [reference_line(view.baseline), ""]
+    if attempts:
+        parts += [rounds_table(attempts, view.best), ""]
+    best = view.attempts.get(view.best)
+    if best and best.speedup:
+        parts.append(
+            Text(f"best so far: round {best.round}, {output.times(best.speedup.eager.value)} over eager", "green")
+        )
+    parts += [Text(f"note: {output.one_line(note, 120)}", "yellow") for note in view.notes[-3:]]
+    parts.append(spending(view.tokens, view.usd))
+    if line := view.stage_line():
+        parts.append(Text(line, "cyan"))
+    return Group(*parts)
+
+
+def spending(tokens: Tokens, usd: float | None) -> str:
+    """Tokens and dollars on one line."""
+    cached = f" ({output.count(tokens.cached)} cached)" if tokens.cached else ""
+    cost = "price unknown" if usd is None else output.dollars(usd)
+    return f"tokens: {output.count(tokens.input)} in{cached}, {output.count(tokens.output)} out; {cost}"
+
+
+def plain_line(view: RunView, stored: StoredEvent) -> str:
+    """The line that an event is worth where there is no terminal; empty for none."""
+    event = stored.event
+    match event:
+        case BaselineMeasured():
+            return reference_line(event)
+        case StageStarted(stage="baseline" | "verify"):
+            return f"{STAGES[event.stage]} ..."
+        case StageStarted(stage="evaluate" | "coder" | "judge" | "profile"):
+            return f"round {event.round}: {STAGES[event.stage]} ..."
+        case AttemptFinished():
+            attempt = view.attempts.get(event.attempt_id)
+            verdict = event.verdict.value if event.verdict else "no kernel"
+            measured = ""
+            if event.time_us is not None and event.speedup is not None:
+                measured = (
+                    f" {output.microseconds(event.time_us)}, {output.times(event.speedup.eager.value)} over eager"
+                )
+            reason = f" {output.one_line(event.reason, 160)}" if event.reason else ""
+            what = f" [{output.one_line(tried(attempt))}]" if attempt else ""
+            return f"round {event.round}: {event.action.value}: {verdict}{measured}{reason}{what}"
+        case Note():
+            return f"note: {output.one_line(event.message, 200)}"
+        case RunSuspended():
+            return f"suspended: {output.one_line(event.message, 200)}"
+        case RunResumed():
+            return "resumed"
+        case _:
+            return ""

@@ -1,0 +1,269 @@
+"""The composition root: the only place that builds adapters and connects them to the run.
+
+A door (command line, service, notebook) names what it wants as text (`openai:NAME`, `spool:DIR`) and gets objects
+behind the ports. Every import of an adapter stands inside a function, so that a machine needs only the libraries
+of what it uses: an evaluator host has neither langgraph nor openai nor sqlmodel.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cudaforge.errors import UsageError
+
+if TYPE_CHECKING:
+    from cudaforge.graph import Context
+    from cudaforge.kernel import Language
+    from cudaforge.llm.settings import Access
+    from cudaforge.ports import ChatModel, Evaluator, Store
+    from cudaforge.store.gc import Collected
+    from cudaforge.store.pack import Packed
+    from cudaforge.trace import Run, RunSpec
+
+CHECKPOINTS = "checkpoints.db"
+PROVIDERS_HINT = "Use openai:NAME (any OpenAI-compatible server), recorded:FOLDER or manual: (a person answers)."
+EVALUATORS_HINT = "Use local, local:cpu, local:cuda:0 or spool:DIR."
+_ID_ALPHABET = string.digits + string.ascii_lowercase
+
+
+def open_store(home: Path | None = None) -> Store:
+    """Opens the record in `home` (default: CUDAFORGE_HOME), creating and migrating it. Raises StoreError."""
+    from cudaforge.store.sqlite import SqliteStore
+
+    return SqliteStore(resolve_home(home))
+
+
+def resolve_home(home: Path | None = None) -> Path:
+    """The given home, else CUDAFORGE_HOME, else ~/.cudaforge."""
+    from cudaforge.store.home import home_dir
+
+    return Path(home).expanduser().absolute() if home is not None else home_dir()
+
+
+def provider_of(spec: str) -> tuple[str, str]:
+    """Splits `provider:name`. Raises UsageError where there is no known provider."""
+    provider, colon, name = spec.partition(":")
+    if not colon and provider != "manual":
+        raise UsageError(f"Model {spec!r} names no provider.", PROVIDERS_HINT)
+    if provider not in ("openai", "recorded", "manual"):
+        raise UsageError(f"Model {spec!r} has the unknown provider {provider!r}.", PROVIDERS_HINT)
+    if provider != "manual" and not name:
+        raise UsageError(f"Model {spec!r} lacks its name.", PROVIDERS_HINT)
+    return provider, name
+
+
+def is_networked(spec: str) -> bool:
+    """Whether this model is reached over a network, so that prompts leave the machine."""
+    return provider_of(spec)[0] == "openai"
+
+
+def make_model(spec: str, settings: Mapping[str, Any] | None = None) -> ChatModel:
+    """Builds the model behind `provider:name`.
+
+    `settings` reach networked models only (`base_url`, `temperature`, ...). Raises UsageError for an unknown
+    provider, and what the adapter raises where a key or a recording is missing.
+    """
+    provider, name = provider_of(spec)
+    if provider == "openai":
+        from cudaforge.llm.openai import OpenAIModel
+
+        return OpenAIModel(name, **(settings or {}))
+    if provider == "recorded":
+        from cudaforge.llm.recorded import RecordedModel
+
+        return RecordedModel(Path(name).expanduser().absolute())
+    from cudaforge.llm.manual import ManualModel
+
+    return ManualModel()
+
+
+def make_evaluator(spec: str, home: Path) -> Evaluator:
+    """Builds the evaluator behind `local`, `local:cpu`, `local:cuda:0` or `spool:DIR`. Raises UsageError."""
+    kind, _, where = spec.partition(":")
+    if kind == "local":
+        if where and where not in ("cpu", "cuda", "auto") and not where.removeprefix("cuda:").isdecimal():
+            raise UsageError(f"Evaluator {spec!r} names no device.", EVALUATORS_HINT)
+        from cudaforge.engine.local import LocalEvaluator
+
+        return LocalEvaluator(home, device=where or "auto")
+    if kind == "spool":
+        if not where:
+            raise UsageError(f"Evaluator {spec!r} lacks its folder.", EVALUATORS_HINT)
+        from cudaforge.engine.spool import SpoolEvaluator
+
+        return SpoolEvaluator(Path(where).expanduser().absolute())
+    raise UsageError(f"Evaluator {spec!r} is unknown.", EVALUATORS_HINT)
+
+
+def find_nvcc() -> Path | None:
+    """nvcc on PATH, in CUDA_HOME or in /usr/local/cuda."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    candidates = [shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
+    return next((Path(c) for c in candidates if c and os.access(c, os.X_OK)), None)
+
+
+def gpu_count() -> int:
+    """How many NVIDIA GPUs the driver shows; 0 without a driver. Does not import torch."""
+    try:
+        import pynvml  # type: ignore[import-untyped]
+    except ImportError:
+        return 0
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def choose_language(name: str | None, evaluator: str) -> Language:
+    """The kernel language of a run: as asked, else cuda where a GPU and nvcc are there, else cpp.
+
+    A spool hides its machine, so there it has to be asked for. Raises UsageError also where the evaluator's
+    device cannot run the language.
+    """
+    from cudaforge.kernel import Language
+
+    on_cpu, on_gpu = evaluator == "local:cpu", evaluator.startswith("local:cuda")
+    if name is None:
+        if evaluator.startswith("spool:"):
+            raise UsageError(
+                "The language cannot be guessed for a spool, whose machine is elsewhere.",
+                "Pass --language cuda, cpp, triton or module.",
+            )
+        on_gpu = on_gpu or (not on_cpu and gpu_count() > 0 and find_nvcc() is not None)
+        return Language.CUDA if on_gpu else Language.CPP
+    try:
+        language = Language(name)
+    except ValueError:
+        raise UsageError(f"Language {name!r} is unknown.", "Use cuda, cpp, triton or module.") from None
+    if (language is Language.CUDA and on_cpu) or (language is Language.CPP and on_gpu):
+        raise UsageError(f"Evaluator {evaluator!r} cannot run {language.value} kernels.", EVALUATORS_HINT)
+    return language
+
+
+def new_run_id() -> str:
+    """`r` and 10 characters from 0-9a-z."""
+    return "r" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
+
+
+def create_run(spec: RunSpec, store: Store) -> Run:
+    """Stores a new run of `spec`, not yet started. Its models are built once first, so a mistake stores nothing."""
+    from cudaforge.trace import Run
+
+    for model in {spec.coder, spec.judge}:
+        make_model(model, spec.model_settings)
+    # Folders become absolute, so that the run can be resumed from anywhere.
+    names = {field: _absolute(getattr(spec, field)) for field in ("coder", "judge", "evaluator")}
+    run = Run(id=new_run_id(), spec=spec.model_copy(update=names))
+    store.create_run(run)
+    return run
+
+
+def _absolute(spec: str) -> str:
+    kind, _, name = spec.partition(":")
+    return f"{kind}:{Path(name).expanduser().absolute()}" if kind in ("recorded", "spool") else spec
+
+
+def find_run(store: Store, reference: str) -> Run:
+    """The run with this id, with this unambiguous beginning of an id, or the newest for `last`.
+
+    Raises UsageError where there is none or more than one.
+    """
+    if reference == "last":
+        newest = store.runs(limit=1)
+        if not newest:
+            raise UsageError("There is no run yet.", "Start one with `cudaforge optimize TASK` or `cudaforge demo`.")
+        return newest[0]
+    if exact := store.run(reference):
+        return exact
+    found = [run for run in store.runs(limit=1_000_000) if reference and run.id.startswith(reference)]
+    if not found:
+        raise UsageError(f"There is no run {reference!r}.", "`cudaforge runs` lists them.")
+    if len(found) > 1:
+        some = ", ".join(run.id for run in found[:4])
+        raise UsageError(f"{reference!r} fits {len(found)} runs: {some}.", "Give more of the id.")
+    return found[0]
+
+
+def make_context(run: Run, store: Store, evaluator: Evaluator) -> Context:
+    """Connects what a run needs: its models by name, the policy, and the given store and evaluator."""
+    from cudaforge.graph import Context
+    from cudaforge.search.chain import ChainPolicy
+
+    coder = make_model(run.spec.coder, run.spec.model_settings)
+    same = run.spec.judge == run.spec.coder
+    judge = coder if same else make_model(run.spec.judge, run.spec.model_settings)
+    return Context(store=store, coder=coder, judge=judge, evaluator=evaluator, policy=ChainPolicy())
+
+
+async def resume(run_id: str, store: Store, home: Path, evaluator: Evaluator | None = None) -> Run:
+    """Starts or continues a stored run and returns it as it then stands: done, suspended, stopped or failed.
+
+    `evaluator` replaces the one that the run names; the caller closes it. Raises UsageError for an unknown run,
+    and ModelError, EvaluatorError or StoreError after the run has been stored as failed.
+    """
+    from cudaforge.graph import drive
+
+    run = find_run(store, run_id)
+    own = evaluator if evaluator is not None else make_evaluator(run.spec.evaluator, home)
+    try:
+        return await drive(run.id, make_context(run, store, own), home / CHECKPOINTS)
+    finally:
+        if evaluator is None:
+            await own.close()
+
+
+async def optimize(spec: RunSpec, store: Store, home: Path, evaluator: Evaluator | None = None) -> Run:
+    """Creates a run of `spec` and drives it; see `resume`."""
+    return await resume(create_run(spec, store).id, store, home, evaluator)
+
+
+def serve_spool(
+    directory: Path, device: str, home: Path, *, drain: bool, lease_s: float, name: str, say: Callable[[str], None]
+) -> int:
+    """Serves a spool folder with this machine's evaluator until it is drained or a signal comes; an exit code.
+
+    Needs only what an evaluator host has: no langgraph, openai, sqlmodel or fastapi.
+    """
+    from cudaforge.engine.spool import run_server
+
+    evaluator = make_evaluator("local" if device == "auto" else f"local:{device}", home)
+    return run_server(directory, evaluator, drain=drain, lease_s=lease_s, name=name, say=say)
+
+
+def pack_home(home: Path | None, output: Path) -> Packed:
+    """Copies a home consistently to `output`, a .tar.gz or a new folder."""
+    from cudaforge.store.pack import pack
+
+    return pack(resolve_home(home), output)
+
+
+def collect_garbage(home: Path | None, older_than_days: float, dry_run: bool) -> Collected:
+    """Deletes old profiler reports and cached builds of a home."""
+    from cudaforge.store.gc import collect
+
+    return collect(resolve_home(home), older_than_days, dry_run)
+
+
+def isolation_layers() -> tuple[str, ...]:
+    """The layers of confinement in force for candidates here; one that is missing begins with `no ` and says why."""
+    from cudaforge.engine.sandbox import isolation
+
+    return isolation()
+
+
+def networked_access(base_url: str | None = None) -> Access:
+    """Whether `openai:` models can be asked from here and where they are; never the key."""
+    from cudaforge.llm.settings import openai_access, public_url
+
+    access = openai_access()
+    return access.model_copy(update={"base_url": public_url(base_url)}) if base_url else access
