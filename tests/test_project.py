@@ -17,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("cudaforge", "profiling/cudaforge_profiling", "api/cudaforge_api", "prompts/cudaforge_prompts")
+EXAMPLES = ("examples/tasks", "examples/recordings")
 SOURCE_ROOTS = (ROOT, ROOT / "profiling", ROOT / "api", ROOT / "prompts")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -101,9 +102,9 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_the_wheel_holds_every_file_of_the_four_packages(wheel_names: set[str]) -> None:
-    """Templates, migrations, demo data and the kernel loader included: whatever git tracks or would track."""
+    """Templates, migrations and the kernel loader included, and the examples: whatever git tracks or would track."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, *EXAMPLES],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -113,8 +114,7 @@ def test_the_wheel_holds_every_file_of_the_four_packages(wheel_names: set[str]) 
         pytest.skip("not a git checkout")
     files = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
     assert files
-    shipped = {name.split("/", 1)[1] if not name.startswith("cudaforge/") else name for name in files}
-    assert not shipped - wheel_names
+    assert not {_place_in_wheel(name) for name in files} - wheel_names
 
 
 def test_the_wheel_holds_nothing_else(wheel_names: set[str]) -> None:
@@ -241,6 +241,11 @@ def _python(script: str) -> str:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def _place_in_wheel(name: str) -> str:
+    top, rest = name.split("/", 1)
+    return name if top == "cudaforge" else f"cudaforge/demo_data/{rest}" if top == "examples" else rest
 
 
 def _modules() -> list[Path]:
