@@ -62,6 +62,8 @@ class Launch(Frozen):
     block: tuple[int, int, int] = (1, 1, 1)
     duration_us: float | None = None
     metrics: dict[str, Metric] = {}
+    stalls: dict[str, float] = {}
+    """What the warps did, 0..1 by reason as ncu names it (`long_scoreboard`, ...; `selected` is issuing)."""
 
 
 class HotLine(Frozen):
@@ -87,7 +89,8 @@ class Roofline(Frozen):
     achieved_bytes_per_s: float | None = None
     achieved_flops_per_s: float | None = None
     share_of_floor: float | None = None
-    """floor_us / measured time, 0..1: the share of the speed of light that was reached."""
+    """floor_us / measured time: the share of the speed of light that was reached. Above 1 where caches kept what the
+    floor takes to come from memory."""
 
 
 class Remark(Frozen):
