@@ -9,13 +9,20 @@ import re
 
 from cudaforge.evaluation import Evaluation
 from cudaforge.kernel import Kernel
+from cudaforge_profiling.metrics import SPECS, STALL_MEANINGS
 from cudaforge_profiling.types import HotLine, Launch, Metric, Profile, Remark, Roofline
 from cudaforge_prompts.text import percent, si, size, time
 
 MAX_LAUNCHES = 12
 MAX_HOT_LINES = 15
 MAX_REMARKS = 30
-STALL = re.compile(r"(?:issue_stalled|warps_issue_stalled)_(\w+?)(?:_not_issued)?(?:_per_\w+?)?(?:\.\w+)*$")
+MAX_STALLS = 8
+STALL = re.compile(r"issue_stalled_|average_warps_active_per_issue_active")
+SAID_IN_HEAD = {"gpu__time_duration.sum", "launch__grid_size", "launch__block_size"}
+DRAM_BYTES = (
+    ("dram__bytes_read.sum", "dram__bytes_op_read.sum"),
+    ("dram__bytes_write.sum", "dram__bytes_op_write.sum"),
+)
 
 
 def profile_text(
@@ -87,18 +94,23 @@ def _launches(profile: Profile, metrics_only: bool) -> str:
 def _launch(launch: Launch, metrics_only: bool) -> str:
     grid, block = ("x".join(map(str, dims)) for dims in (launch.grid, launch.block))
     head = f"launch {launch.index}: {launch.name[:200]}, grid {grid}, block {block}"
-    if launch.duration_us is not None and not metrics_only:
-        head += f", {time(launch.duration_us)}"
-    stalls: dict[str, float] = {}
+    if metrics_only:
+        shown = [m for m in launch.metrics.values() if not m.name.startswith("gpu__time_duration")]
+        return "\n".join([head, *(f"  {metric.name}: {_value(metric)}" for metric in shown)])
+    if launch.duration_us is not None:
+        head += f", {time(launch.duration_us)} under the profiler"
     lines = [head]
     for metric in launch.metrics.values():
-        stall = None if metrics_only else STALL.search(metric.name)
-        if stall and isinstance(metric.value, int | float):
-            stalls[stall.group(1)] = stalls.get(stall.group(1), 0.0) + metric.value
-        elif not (metrics_only and metric.name.startswith("gpu__time_duration")):
-            lines.append(f"  {metric.name}: {_value(metric)}")
-    if stalls:
-        lines.append("  stalls, as shares of their sum: " + _shares(stalls, 8))
+        if metric.name in SAID_IN_HEAD or (launch.stalls and STALL.search(metric.name)):
+            continue
+        meaning = f" ({SPECS[metric.name].meaning})" if metric.name in SPECS else ""
+        lines.append(f"  {metric.name}: {_value(metric)}{meaning}")
+    if launch.stalls:
+        lines.append("  what its warps did, as shares of their time:")
+        largest = sorted(launch.stalls.items(), key=lambda item: item[1], reverse=True)[:MAX_STALLS]
+        for reason, share in largest:
+            meaning = f" ({STALL_MEANINGS[reason]})" if reason in STALL_MEANINGS else ""
+            lines.append(f"    {percent(share):>7} {reason}{meaning}")
     return "\n".join(lines)
 
 
@@ -120,9 +132,9 @@ def _moved_bytes(own: list[Launch]) -> float | None:
     """DRAM traffic of all own launches; None where a launch lacks the counters or counts in other units."""
     total = 0.0
     for launch in own:
-        for name in ("dram__bytes_read.sum", "dram__bytes_write.sum"):
-            metric = launch.metrics.get(name)
-            if metric is None or not isinstance(metric.value, int | float) or metric.unit not in ("", "byte", "bytes"):
+        for names in DRAM_BYTES:
+            metric = next((launch.metrics[name] for name in names if name in launch.metrics), None)
+            if metric is None or isinstance(metric.value, str) or metric.unit not in ("", "byte", "bytes"):
                 return None
             total += metric.value
     return total
