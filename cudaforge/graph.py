@@ -1,0 +1,197 @@
+"""START HERE: the state machine that turns a task into a verified, faster kernel.
+
+    baseline -> choose -+-> draft ------------------------+-> evaluate -> choose
+                        +-> diagnose -> repair -----------+
+                        +-> profile -> advise -> revise --+
+                        +-> verify -> end
+
+`choose` asks the SearchPolicy what to do next: draft a kernel, repair one that failed, revise one that passed, or
+stop and verify the best. `draft`, `repair` and `revise` are the Coder, `diagnose` and `advise` the Judge. A kernel
+that fails, a reply that cannot be read and a Judge without advice are rounds of the run, never its end.
+
+What makes `kill -9` harmless:
+- LangGraph's state holds ids only, and its checkpoint is on disk before the next node begins (durability "sync").
+  The store holds everything else, so even a lost checkpoint file costs nothing: the run walks through the nodes
+  again and finds their work done.
+- A node may run again at any time: the Journal (journal.py) looks in the store before it asks, measures or tells.
+- A node that has to wait (a `manual:` reply, a spooled evaluation) interrupts the graph. Driving the run again runs
+  that node again, which finds what it waited for in the store, or waits on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cudaforge.errors import CudaForgeError, StoreError, Suspended
+from cudaforge.journal import Journal
+from cudaforge.nodes import Context, Nodes, State
+from cudaforge.trace import Action, Run, RunFinished, RunResumed, RunStarted, RunState, RunSuspended
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+
+__all__ = ["Context", "Nodes", "State", "build", "drive"]
+
+
+def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, State, State]:
+    """The compiled state machine: the picture above."""
+    from langgraph.graph import END, START, StateGraph
+
+    graph = StateGraph(State)
+    for node in (
+        nodes.baseline,
+        nodes.choose,
+        nodes.draft,
+        nodes.diagnose,
+        nodes.repair,
+        nodes.profile,
+        nodes.advise,
+        nodes.revise,
+        nodes.evaluate,
+        nodes.verify,
+    ):
+        graph.add_node(node.__name__, _interruptible(node, nodes.journal))
+
+    def way(state: State) -> str:
+        return "verify" if not state["attempt"] else _WAYS[nodes.attempt(state).action]
+
+    graph.add_edge(START, "baseline")
+    graph.add_edge("baseline", "choose")
+    graph.add_conditional_edges("choose", way, ["draft", "diagnose", "profile", "verify"])
+    graph.add_edge("diagnose", "repair")
+    graph.add_edge("profile", "advise")
+    graph.add_edge("advise", "revise")
+    for written in ("draft", "repair", "revise"):
+        graph.add_edge(written, "evaluate")
+    graph.add_edge("evaluate", "choose")
+    graph.add_edge("verify", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+_WAYS = {Action.DRAFT: "draft", Action.REPAIR: "diagnose", Action.REVISE: "profile"}
+
+
+async def drive(run_id: str, context: Context, checkpoints: Path) -> Run:
+    """Starts a stored run, or continues it from wherever it was cut off, and returns it as it then stands.
+
+    `checkpoints` is LangGraph's database, in a file of its own. The returned run is done, suspended (what it waits
+    for is in `waiting_for`) or, where this task was cancelled, stopped: a cancellation ends here.
+
+    Raises:
+        ModelError, EvaluatorError, StoreError: after the run was stored as failed; it can be driven again once the
+            cause is mended. StoreError also where there is no such run or another process drives it.
+    """
+    with _sole_driver(checkpoints, run_id):
+        journal = Journal(context.store, run_id)
+        nodes, run = Nodes(context, journal), journal.run
+        if run.state is RunState.DONE:
+            nodes.done()
+            return run
+        spec = run.spec
+        started = RunStarted(
+            run_id=run.id,
+            task=spec.task.name,
+            language=spec.language.value,
+            coder=spec.coder,
+            judge=spec.judge,
+            evaluator=spec.evaluator,
+            rounds=spec.budget.rounds,
+        )
+        journal.emit(RunResumed(run_id=run.id) if journal.has(started) else started)
+        journal.save_run(state=RunState.RUNNING, waiting_for="", error="")
+        try:
+            await _walk(nodes, checkpoints)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            journal.save_run(state=RunState.STOPPED)
+            journal.emit(RunFinished(run_id=run.id, state=RunState.STOPPED, reason="cancelled"))
+        except Exception as error:
+            reason = str(error) if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
+            with suppress(StoreError):  # if it is the store that broke, the first error is the one to show
+                journal.save_run(state=RunState.FAILED, error=reason)
+                journal.emit(RunFinished(run_id=run.id, state=RunState.FAILED, reason=reason))
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(f"{checkpoints} could not be used: {error}.", "Is the disk full?") from error
+            raise
+        return journal.run
+
+
+async def _walk(nodes: Nodes, checkpoints: Path) -> None:
+    """Runs the graph from its last checkpoint, or from the start where there is none."""
+    _forbid_tracing()
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    from langsmith import tracing_context
+
+    run = nodes.journal.run
+    config = RunnableConfig(configurable={"thread_id": run.id}, recursion_limit=20 + 8 * run.spec.budget.rounds)
+    with tracing_context(enabled=False):
+        async with AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
+            graph = build(nodes, saver)
+            # None resumes: after an interrupt, an error or a kill. Without a checkpoint there is nothing to resume
+            # (a kill may come before the first), and LangGraph would raise EmptyInputError.
+            begun = await saver.aget_tuple(config) is not None
+            await graph.ainvoke(None if begun else State(run=run.id, attempt=""), config, durability="sync")
+
+
+class _Node(Protocol):
+    def __call__(self, state: State) -> Awaitable[State]: ...
+
+
+def _interruptible(node: _Node, journal: Journal) -> _Node:
+    """The node as LangGraph runs it: where it has to wait, the run is stored as suspended and the graph interrupted."""
+
+    async def run(state: State) -> State:
+        from langgraph.types import interrupt
+
+        try:
+            return await node(state)
+        except Suspended as waiting:
+            journal.save_run(state=RunState.SUSPENDED, waiting_for=waiting.waiting_for)
+            journal.emit(RunSuspended(run_id=journal.run_id, waiting_for=waiting.waiting_for, message=waiting.message))
+            # Raises. A resumed graph gets no value for it, so it raises again for as long as the node has to wait.
+            interrupt(waiting.waiting_for)
+            raise
+
+    return run
+
+
+@contextmanager
+def _sole_driver(checkpoints: Path, run_id: str) -> Iterator[None]:
+    """Holds the run for this process: a second driver would take a call in flight for one that was cut off.
+
+    An flock beside the checkpoints; the kernel drops it with the process, however that ends.
+    """
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    path = checkpoints.with_name(f"{run_id}.lock")
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise StoreError(f"Run {run_id} is under way in another process.", "Wait for it, or stop it first.")
+        try:
+            yield
+        finally:
+            path.unlink()
+    finally:
+        os.close(handle)
+
+
+def _forbid_tracing() -> None:
+    """Turns LangSmith off for this process and its children, before LangGraph is imported: nothing is sent out."""
+    for name in ("TRACING", "TRACING_V2"):
+        for prefix in ("LANGSMITH", "LANGCHAIN"):
+            os.environ[f"{prefix}_{name}"] = "false"
