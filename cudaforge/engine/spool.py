@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar, assert_never
 
 from cudaforge.engine.spool_files import AnyRequest, Claim, Heartbeat, Outcome, Spool, work_of
-from cudaforge.errors import CudaForgeError, EvaluatorError, ExitCode, Suspended
+from cudaforge.errors import CudaForgeError, EvaluatorError, ExitCode, Suspended, TaskError
 from cudaforge.evaluation import (
     Baseline,
     BaselineRequest,
@@ -54,8 +54,9 @@ class SpoolEvaluator:
     """Evaluator port over a spool folder.
 
     Results stay in the folder: asking again with the same key gives the same result. An error is delivered once
-    (EvaluatorError), then moved to `rejected/`, so that a resumed run asks anew. Where no evaluator is alive, or
-    none answers within `wait_s` seconds, Suspended is raised; the request stays and the result can be had later.
+    (EvaluatorError; TaskError for a task that cannot run), then moved to `rejected/`, so that a resumed run asks
+    anew. Where no evaluator is alive, or none answers within `wait_s` seconds, Suspended is raised; the request
+    stays and the result can be had later.
     """
 
     def __init__(self, directory: Path, wait_s: float = WAIT_S, *, poll_s: float = 0.5) -> None:
@@ -87,6 +88,8 @@ class SpoolEvaluator:
             raise EvaluatorError(
                 f"The spool {self._spool.directory} cannot be used: {error}.", "Is the folder mounted and writable?"
             ) from None
+        if outcome.error and outcome.blame == "task":
+            raise TaskError(outcome.error, outcome.hint)
         if outcome.error:
             by = f" ({outcome.evaluator})" if outcome.evaluator else ""
             raise EvaluatorError(f"The evaluator{by} has no result: {outcome.error.rstrip('.')}.", outcome.hint)
@@ -195,9 +198,10 @@ async def _work(
                 outcome = Outcome.of(request, result, owner, time.monotonic() - started)
                 break
             except Exception as error:  # whatever one request does to the evaluator, the next one gets its turn
-                text = error.message if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
-                say(f"{work_of(request)}: try {attempt} of {TRIES} failed: {text}")
-                outcome = Outcome.failure(request, owner, text, error.hint if isinstance(error, CudaForgeError) else "")
+                outcome = Outcome.failure(request, owner, error)
+                say(f"{work_of(request)}: try {attempt} of {TRIES} failed: {outcome.error}")
+                if isinstance(error, TaskError):
+                    break  # it would fail again
             if attempt < TRIES:
                 await asyncio.sleep(poll_s)
         first = await _finish(spool, claim, outcome, poll_s, say)

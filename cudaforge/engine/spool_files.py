@@ -34,10 +34,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from cudaforge.errors import EvaluatorError
+from cudaforge.errors import CudaForgeError, EvaluatorError, TaskError
 from cudaforge.evaluation import (
     Baseline,
     BaselineRequest,
@@ -81,6 +82,8 @@ class Outcome(Frozen):
     result: Baseline | Evaluation | Profile | Verification | None = None
     error: str = ""
     hint: str = ""
+    blame: Literal["evaluator", "task"] = "evaluator"
+    """Whether the error is an EvaluatorError or a TaskError: a task that cannot run fails everywhere."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Outcome:
@@ -94,10 +97,15 @@ class Outcome(Frozen):
         return cls(key=_plain(request.key), work=work_of(request), evaluator=evaluator, seconds=seconds, result=result)
 
     @classmethod
-    def failure(cls, request: AnyRequest | None, evaluator: str, error: str, hint: str = "") -> Outcome:
+    def failure(cls, request: AnyRequest | None, evaluator: str, error: str | Exception, hint: str = "") -> Outcome:
         """The outcome of a request that no evaluator could answer; None stands for one that cannot be read."""
         key, work = (_plain(request.key), work_of(request)) if request else ("", "")
-        return cls(key=key, work=work, evaluator=evaluator, error=_plain(error), hint=_plain(hint))
+        blame: Literal["evaluator", "task"] = "task" if isinstance(error, TaskError) else "evaluator"
+        if isinstance(error, CudaForgeError):
+            text, hint = error.message, error.hint
+        else:
+            text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return cls(key=key, work=work, evaluator=evaluator, error=_plain(text), hint=_plain(hint), blame=blame)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""Sources in, package with binary out: nvcc or g++ by one direct call, confined, cached by content.
+
+The compiler runs with our flags in namespaces of its own and sees no input. What it says becomes structured
+diagnostics. A `triton` or `module` kernel has no compiler call of ours: it builds itself when it is loaded and first
+run, into a cache folder that belongs to its package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cudaforge_profiling.compilers import CompilerMessage, parse_gxx, parse_nvcc
+from cudaforge_profiling.resources import parse_ptxas, parse_vectorization
+
+from cudaforge import kernel_loader
+from cudaforge.engine.sandbox import environment, namespace_prefix
+from cudaforge.errors import EvaluatorError
+from cudaforge.evaluation import Build, Diagnostic
+from cudaforge.kernel import Kernel
+from cudaforge_profiling.types import Device
+
+MAX_LOG = 4 << 20
+
+
+class BuildFailed(Exception):  # noqa: N818 - an outcome that becomes a verdict
+    """The sources do not build; `diagnostics` says where."""
+
+    def __init__(self, reason: str, diagnostics: tuple[Diagnostic, ...], build: Build) -> None:
+        super().__init__(reason)
+        self.reason, self.diagnostics, self.build = reason, diagnostics, build
+
+
+class BuildTimeout(Exception):  # noqa: N818 - likewise
+    """The compiler did not end in time."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A package ready to be imported."""
+
+    package: Path
+    build: Build
+    caches: dict[str, str]
+    """Environment variables that lead load_inline and Triton to this package's own build cache."""
+
+
+def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float) -> Built:
+    """Builds a kernel, or takes it from `cache`. Raises BuildFailed, BuildTimeout, EvaluatorError."""
+    folder = cache / "build" / f"{kernel.id}-{_cache_key(kernel, device)}"
+    done = folder / "build.json"
+    caches = {"TORCH_EXTENSIONS_DIR": str(folder / "extensions"), "TRITON_CACHE_DIR": str(folder / "triton")}
+    if done.is_file():
+        build = Build.model_validate_json(done.read_text())
+        os.utime(folder)
+        return Built(folder / kernel.id, build.model_copy(update={"cached": True, "seconds": 0.0}), caches)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as scratch:
+        staged = Path(scratch) / "staged"
+        package = kernel.write_package(staged / kernel.id)
+        for name in ("extensions", "triton"):
+            (staged / name).mkdir()
+        build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
+        (staged / "build.json").write_text(build.model_dump_json())
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not done.is_file():  # another process was quicker: its result is the same
+                raise
+    return Built(folder / kernel.id, build, caches)
+
+
+def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) -> Build:
+    source = package / str(kernel.language.source_name)
+    arch = device.arch if source.suffix == ".cu" else "native"
+    library = package / kernel_loader.library_name(source, list(kernel.flags), arch)
+    command = kernel_loader.compile_command(source, library, list(kernel.flags), arch)
+    if shutil.which(command[0]) is None:
+        raise EvaluatorError(
+            f"the compiler {Path(command[0]).name} is not installed.",
+            "Run `cudaforge doctor`; install it or set its path.",
+        )
+    started = time.monotonic()
+    code, log = _run(command, package, timeout_s)
+    if source.suffix == ".cu":
+        messages, (remarks, entries) = parse_nvcc(log), parse_ptxas(log, source=kernel.source)
+    else:
+        messages, remarks, entries = parse_gxx(log), parse_vectorization(log), ()
+    build = Build(
+        command=tuple(_shorten(part, package) for part in command),
+        seconds=time.monotonic() - started,
+        binary_sha256=hashlib.sha256(library.read_bytes()).hexdigest() if library.exists() else "",
+        compiler=compiler_version(command[0]),
+        entry_functions=entries,
+        remarks=remarks,
+    )
+    if code:
+        diagnostics = _diagnostics(messages, kernel)
+        first = next((d for d in diagnostics if d.severity == "error"), None)
+        reason = (
+            f"{first.file}:{first.line}: {first.message}" if first and first.line else first.message if first else ""
+        )
+        if not reason:
+            reason = (log.strip().splitlines() or [f"the compiler ended with exit code {code}"])[-1][:500]
+            diagnostics = (*diagnostics, Diagnostic(severity="error", message=reason, tool=Path(command[0]).name))
+        raise BuildFailed(reason, diagnostics, build)
+    return build
+
+
+def _run(command: list[str], folder: Path, timeout_s: float) -> tuple[int, str]:
+    """Runs a compiler confined, in its own process group, with a time limit; returns exit code and output."""
+    prefix, _ = namespace_prefix()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*prefix, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(Path(scratch)),
+            cwd=folder,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise BuildTimeout from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.seek(0)
+        return code, log.read(MAX_LOG).decode("utf-8", "replace").replace(f"{folder}/", "")
+
+
+def _diagnostics(messages: tuple[CompilerMessage, ...], kernel: Kernel) -> tuple[Diagnostic, ...]:
+    lines = {name: text.splitlines() for name, text in kernel.files.items()}
+    found = []
+    for message in messages[:50]:
+        name = Path(message.file).name if message.file else ""
+        text = lines.get(name, [])
+        found.append(
+            Diagnostic(
+                severity=message.severity,
+                message=message.message,
+                file=name,
+                line=message.line,
+                column=message.column,
+                source_line=text[message.line - 1] if 0 < message.line <= len(text) else message.source_line,
+                tool=message.tool,
+            )
+        )
+    return tuple(found)
+
+
+def _shorten(part: str, package: Path) -> str:
+    """A command as it is stored: without the paths of this machine's cache."""
+    return part.replace(f"{package}/", "")
+
+
+def _cache_key(kernel: Kernel, device: Device) -> str:
+    """Everything besides the kernel itself that the binary depends on."""
+    import torch
+    import tvm_ffi
+
+    parts = [device.arch, torch.__version__, tvm_ffi.__version__, Path(kernel_loader.__file__).read_text()]
+    if kernel.language.source_name:
+        parts += [compiler_version(_compiler(kernel)), device.name if device.kind == "cpu" else ""]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _compiler(kernel: Kernel) -> str:
+    source = Path(str(kernel.language.source_name))
+    return kernel_loader.compile_command(source, source, [], "native")[0]
+
+
+@functools.cache
+def compiler_version(compiler: str) -> str:
+    """The compiler's own version line; empty where it does not run."""
+    try:
+        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stdout.strip().splitlines()
+    return next((line for line in lines if "release" in line), lines[0] if lines else "").strip()
