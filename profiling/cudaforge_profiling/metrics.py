@@ -1,6 +1,6 @@
 """Which hardware counters are asked for, what they mean, and what stands in for one that a chip lacks.
 
-Two sets. `core` is what a revision can be based on and costs few replay passes (6 on an H100, as NVIDIA's own
+Two sets. `core` is what a revision can be based on and costs few replay passes (7 on an H100, as NVIDIA's own
 profiler host library plans them: the `throughput` metrics of SM, L1 and L2 alone would cost 9). `paper` is exactly
 the 24 metrics of the CudaForge paper, two of which no chip since Volta has.
 """
@@ -106,13 +106,13 @@ _CORE = (
     ),
     MetricSpec(
         name="dram__bytes_read.sum.per_second",
-        unit="byte/second",
+        unit="byte/s",
         meaning="read bandwidth of device memory",
         substitutes=("dram__bytes_op_read.sum.per_second",),
     ),
     MetricSpec(
         name="dram__bytes_write.sum.per_second",
-        unit="byte/second",
+        unit="byte/s",
         meaning="write bandwidth of device memory",
         substitutes=("dram__bytes_op_write.sum.per_second",),
     ),
@@ -206,7 +206,7 @@ _PAPER = (
         substitutes=("dram__bytes_op_write.sum",),
     ),
     MetricSpec(name=f"dram__throughput.{_ELAPSED}", unit="%", meaning="device memory, share of its peak"),
-    MetricSpec(name="dram__bytes.sum.per_second", unit="byte/second", meaning="bandwidth of device memory"),
+    MetricSpec(name="dram__bytes.sum.per_second", unit="byte/s", meaning="bandwidth of device memory"),
     MetricSpec(
         name=f"gpu__dram_throughput.{_ELAPSED}", unit="%", meaning="device memory and its path, share of their peak"
     ),
@@ -238,12 +238,8 @@ _PAPER = (
 _SUBSTITUTES = (
     MetricSpec(name="dram__bytes_op_read.sum", unit="byte", meaning="bytes read from device memory"),
     MetricSpec(name="dram__bytes_op_write.sum", unit="byte", meaning="bytes written to device memory"),
-    MetricSpec(
-        name="dram__bytes_op_read.sum.per_second", unit="byte/second", meaning="read bandwidth of device memory"
-    ),
-    MetricSpec(
-        name="dram__bytes_op_write.sum.per_second", unit="byte/second", meaning="write bandwidth of device memory"
-    ),
+    MetricSpec(name="dram__bytes_op_read.sum.per_second", unit="byte/s", meaning="read bandwidth of device memory"),
+    MetricSpec(name="dram__bytes_op_write.sum.per_second", unit="byte/s", meaning="write bandwidth of device memory"),
     MetricSpec(name=_stalled("lg_throttle"), unit="%", meaning=f"warps for which {STALL_MEANINGS['lg_throttle']}"),
 )
 
