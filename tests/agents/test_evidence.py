@@ -1,0 +1,168 @@
+import pytest
+from support.briefings import cpu_profile, failed, gpu_profile, kernel, passed
+
+from cudaforge.agents.evidence import failure
+from cudaforge.agents.measurements import profile_text
+from cudaforge.evaluation import Diagnostic, Verdict
+from cudaforge.kernel import Kernel, Language
+
+CUDA = kernel(Language.CUDA)
+CPP = kernel(Language.CPP)
+
+
+def ptxas(message: str) -> Diagnostic:
+    return Diagnostic(severity="error", message=message, tool="ptxas", file="kernel.ptx", line=1234)
+
+
+def test_a_build_failure_reads_like_the_compiler_with_the_source_line() -> None:
+    found = failure(failed(Verdict.BUILD_FAILED), CUDA)
+    assert found.log == 'kernel.cu:7:3: error: identifier "foo" is undefined [nvcc]\n     7 |   foo(x);'
+    assert found.hints == ()
+
+
+def test_warnings_are_shown_where_there_is_no_error() -> None:
+    warning = Diagnostic(severity="warning", message="unused", file="kernel.cu", line=1)
+    assert "unused" in failure(failed(Verdict.RUNTIME_ERROR, diagnostics=(warning,)), CUDA).log
+
+
+def test_many_errors_are_counted() -> None:
+    many = tuple(Diagnostic(severity="error", message=f"e{n}") for n in range(50))
+    log = failure(failed(Verdict.BUILD_FAILED, diagnostics=many), CUDA).log
+    assert "e19" in log and "e20" not in log and log.endswith("... and 30 more")
+
+
+def test_lines_of_ptxas_are_said_to_be_lines_of_ptx() -> None:
+    found = failure(failed(Verdict.BUILD_FAILED, diagnostics=(ptxas("Unknown symbol 'x'"),)), CUDA)
+    assert len(found.hints) == 1
+    assert "a line of PTX, not of your file" in found.hints[0]
+
+
+def test_a_register_failure_comes_with_the_arithmetic_of_the_cap() -> None:
+    files = {**CUDA.files, "kernel.cu": "__global__ void __launch_bounds__(384, 1) f() {}"}
+    one = Kernel.of("cuda", files)
+    message = "(C7600) Register allocation failed with register count of '168'. Compile with a higher register target"
+    hints = failure(failed(Verdict.BUILD_FAILED, diagnostics=(ptxas(message),)), one).hints
+    cap = next(hint for hint in hints if "65,536" in hint)
+    assert "384 threads: 168 (in your launch bounds)" in cap
+    assert "256 threads: 255" in cap and "512 threads: 128" in cap and "1024 threads: 64" in cap
+    assert "setmaxnreg does not lift it" in cap
+
+
+def test_a_fatal_error_is_said_to_hide_later_ones() -> None:
+    fatal = Diagnostic(severity="error", message="fatal error: foo.h: No such file", file="kernel.cu", line=1)
+    hints = failure(failed(Verdict.BUILD_FAILED, diagnostics=(fatal,)), CUDA).hints
+    assert any("further errors behind it" in hint for hint in hints)
+
+
+def test_a_wrong_result_says_where_how_much_and_what_pytorch_itself_reaches() -> None:
+    found = failure(failed(Verdict.INCORRECT), CUDA)
+    for fact in (
+        "0 of 2 trials passed",
+        "Largest error / allowed error: 1e+06",
+        "output 0: 128 of 8,192 elements are wrong (1.562%)",
+        "where: all of row 63",
+        "largest absolute error: 0.5",
+        "largest relative error: 2",
+        "PyTorch's own largest absolute error in this dtype: 1e-07",
+        "at [63, 0]: expected 0.25, got nan",
+        "at [63, 1]: expected 0.125, got 0.75",
+    ):
+        assert fact in found.log
+    assert not any("precision" in hint for hint in found.hints)
+
+
+def test_small_errors_nearly_everywhere_point_at_precision() -> None:
+    evaluation = failed(Verdict.INCORRECT)
+    assert evaluation.correctness
+    error = evaluation.correctness.errors[0].model_copy(update={"mismatched": 8000, "max_abs": 1e-4})
+    correctness = evaluation.correctness.model_copy(update={"errors": (error,)})
+    hints = failure(evaluation.model_copy(update={"correctness": correctness}), CUDA).hints
+    assert any("precision" in hint for hint in hints)
+
+
+def test_an_incorrect_verdict_without_a_comparison_still_has_its_reason() -> None:
+    found = failure(failed(Verdict.INCORRECT, correctness=None), CUDA)
+    assert found.summary == "REASON-MARK" and found.log == ""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "rule", "summary", "hint"),
+    [
+        (Verdict.TIMEOUT, "build", "(stage: build) REASON-MARK", "compiler did not end"),
+        (Verdict.TIMEOUT, "check", "(stage: check) REASON-MARK", "hung or is far too slow"),
+        (Verdict.REJECTED, "no custom kernel", "(rule: no custom kernel) REASON-MARK", "broke a rule"),
+    ],
+)
+def test_stages_and_rules_are_named(verdict: Verdict, rule: str, summary: str, hint: str) -> None:
+    found = failure(failed(verdict, rule=rule), CUDA)
+    assert found.summary == summary
+    assert hint in found.hints[0]
+
+
+def test_late_cuda_errors_are_explained() -> None:
+    error = failed(Verdict.RUNTIME_ERROR, reason="CUDA error: an illegal memory access was encountered")
+    assert "surface late" in failure(error, CUDA).hints[0]
+    assert failure(failed(Verdict.RUNTIME_ERROR, reason="TypeError: x"), CUDA).hints == ()
+
+
+# -- profiles ----------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_begins_with_the_floor_and_ends_with_source_lines() -> None:
+    text = profile_text(gpu_profile(), CUDA, passed())
+    order = [
+        "floor 303 us, bound by memory; reached 50.0 % of its speed",
+        "1 of 2 launches are this kernel's own (ncu 2025.3.1)",
+        "launch 3: softmax_kernel, grid 64x1x1, block 256x1x1, 606 us under the profiler",
+        "dram__bytes_read.sum: 96 KiB (bytes read from device memory)",
+        "launch__registers_per_thread: 47 register/thread",
+        "75.0 % long_scoreboard (waiting for global",
+        "10.0 % wait",
+        "other launches (PyTorch, libraries): elementwise_of_torch",
+        "DRAM bytes moved by own launches: 128 KiB, 2.00x the least (64 KiB)",
+        "41.1 % kernel.cu:13 [long_scoreboard 100.0 %] | if (i + 4 <= n) {",
+        "note: NOTE-MARK",
+    ]
+    places = [text.find(fact) for fact in order]
+    assert -1 not in places, order[places.index(-1)]
+    assert places == sorted(places)
+    assert "issue_stalled" not in text, "stalls are shown once"
+
+
+def test_the_bare_metrics_hold_neither_times_nor_source_lines() -> None:
+    text = profile_text(gpu_profile(), CUDA, passed(), metrics_only=True)
+    assert "dram__bytes_read.sum: 96 KiB" in text and "issue_stalled_long_scoreboard" in text
+    for hidden in ("floor", "606", "kernel.cu:13", "NOTE-MARK", "time_duration", "BUILD-REMARK"):
+        assert hidden not in text
+
+
+def test_a_cpu_profile_shows_rates_against_the_measured_ceiling_and_remarks() -> None:
+    text = profile_text(cpu_profile(), CPP, passed(Language.CPP))
+    assert text.startswith("No hardware counters: COUNTERS-MARK")
+    assert "achieved 10 GB/s of the least bytes (64 KiB): 50.0 % of the measured copy rate, 20 GB/s" in text
+    assert "achieved 2 GFLOP/s" in text
+    missed, vectorized = text.index("kernel.cpp:10 missed: REMARK-MARK"), text.index("loop vectorized")
+    assert missed < vectorized, "what was missed comes first"
+    assert "REMARK-MARK | for (int64_t i = 0; i < n; ++i)" in text
+    bare = profile_text(cpu_profile(), CPP, metrics_only=True)
+    assert "10 GB/s" in bare and "floor" not in bare and "REMARK-MARK" not in bare
+
+
+def test_the_builds_remarks_stand_in_for_the_profiles() -> None:
+    bare = cpu_profile().model_copy(update={"remarks": ()})
+    assert "BUILD-REMARK" in profile_text(bare, CPP, passed(Language.CPP))
+
+
+def test_a_missing_profile_says_so() -> None:
+    assert profile_text(None, CUDA) == "No profile was made."
+    empty = gpu_profile(launches=(), roofline=None, hot_lines=(), notes=(), unavailable="ncu is not permitted")
+    assert profile_text(empty, CUDA) == "No hardware counters: ncu is not permitted"
+    assert profile_text(empty.model_copy(update={"unavailable": ""}), CUDA) == "ncu 2025.3.1 gave no measurements."
+
+
+def test_of_many_launches_the_longest_are_shown_in_order() -> None:
+    one = gpu_profile().launches[0]
+    many = tuple(one.model_copy(update={"index": n, "duration_us": float(n % 40)}) for n in range(40))
+    text = profile_text(gpu_profile(launches=many), CUDA)
+    assert "40 of 40 launches" in text and "the 12 longest follow" in text
+    assert "launch 39:" in text and "launch 28:" in text and "launch 27:" not in text
