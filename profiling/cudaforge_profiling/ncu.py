@@ -148,10 +148,12 @@ def parse_failure(text: str) -> str:
 
     The most telling cause wins: without permission ncu also says that no kernels were profiled.
     """
+    # ncu marks its own lines; whatever else is there was printed by the profiled program.
+    said = "\n".join(re.findall(r"^==(?:ERROR|WARNING|PROF)==.*$", text, re.MULTILINE)) or text
     for pattern, sentence in _FAILURES:
-        match = re.search(pattern, text)
+        match = re.search(pattern, said)
         if match:
             found = re.sub(r"\s+", " ", match.group(0)).strip().rstrip(".:;")
             return sentence.replace("{match}", found[:160])
-    error = re.search(r"^==ERROR==\s*(.+)$", text, re.MULTILINE)
+    error = re.search(r"^==ERROR==\s*(.+)$", said, re.MULTILINE)
     return f"ncu failed: {error.group(1).strip().rstrip('.')}." if error else ""

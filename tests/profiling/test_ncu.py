@@ -85,3 +85,7 @@ def test_a_failure_becomes_one_sentence_with_its_first_cause(text: str, says: st
 
 def test_success_is_no_failure() -> None:
     assert parse_failure('==PROF== Profiling "k" - 0: 0%....50%....100% - 7 passes\n==PROF== Report: r.ncu-rep\n') == ""
+
+
+def test_what_the_program_prints_is_not_taken_for_ncus_failure() -> None:
+    assert parse_failure("cannot open settings.json\nunknown option x\n==PROF== Report: r.ncu-rep\n") == ""
