@@ -83,22 +83,30 @@ def make_model(spec: str, settings: Mapping[str, Any] | None = None) -> ChatMode
     return ManualModel()
 
 
-def make_evaluator(spec: str, home: Path) -> Evaluator:
-    """Builds the evaluator behind `local`, `local:cpu`, `local:cuda:0` or `spool:DIR`. Raises UsageError."""
+def evaluator_of(spec: str) -> tuple[str, str]:
+    """Splits `local`, `local:cuda:0`, `spool:DIR` into kind and place. Raises UsageError for anything else."""
     kind, _, where = spec.partition(":")
     if kind == "local":
-        if where and where not in ("cpu", "cuda", "auto") and not where.removeprefix("cuda:").isdecimal():
+        if where not in ("", "auto", "cpu", "cuda") and not where.removeprefix("cuda:").isdecimal():
             raise UsageError(f"Evaluator {spec!r} names no device.", EVALUATORS_HINT)
-        from cudaforge.engine.local import LocalEvaluator
-
-        return LocalEvaluator(home, device=where or "auto")
+        return kind, where or "auto"
     if kind == "spool":
         if not where:
             raise UsageError(f"Evaluator {spec!r} lacks its folder.", EVALUATORS_HINT)
-        from cudaforge.engine.spool import SpoolEvaluator
-
-        return SpoolEvaluator(Path(where).expanduser().absolute())
+        return kind, str(Path(where).expanduser().absolute())
     raise UsageError(f"Evaluator {spec!r} is unknown.", EVALUATORS_HINT)
+
+
+def make_evaluator(spec: str, home: Path) -> Evaluator:
+    """Builds the evaluator behind `local`, `local:cpu`, `local:cuda:0` or `spool:DIR`. Raises UsageError."""
+    kind, where = evaluator_of(spec)
+    if kind == "local":
+        from cudaforge.engine.local import LocalEvaluator
+
+        return LocalEvaluator(home, device=where)
+    from cudaforge.engine.spool import SpoolEvaluator
+
+    return SpoolEvaluator(Path(where))
 
 
 def find_nvcc() -> Path | None:
@@ -111,7 +119,7 @@ def find_nvcc() -> Path | None:
 def gpu_count() -> int:
     """How many NVIDIA GPUs the driver shows; 0 without a driver. Does not import torch."""
     try:
-        import pynvml  # type: ignore[import-untyped]
+        import pynvml
     except ImportError:
         return 0
     try:
@@ -132,9 +140,10 @@ def choose_language(name: str | None, evaluator: str) -> Language:
     """
     from cudaforge.kernel import Language
 
-    on_cpu, on_gpu = evaluator == "local:cpu", evaluator.startswith("local:cuda")
+    kind, where = evaluator_of(evaluator)
+    on_cpu, on_gpu = kind == "local" and where == "cpu", kind == "local" and where.startswith("cuda")
     if name is None:
-        if evaluator.startswith("spool:"):
+        if kind == "spool":
             raise UsageError(
                 "The language cannot be guessed for a spool, whose machine is elsewhere.",
                 "Pass --language cuda, cpp, triton or module.",
@@ -150,6 +159,18 @@ def choose_language(name: str | None, evaluator: str) -> Language:
     return language
 
 
+def fit_evaluator(evaluator: str, language: Language) -> str:
+    """`local` pinned to the device that the language runs on: C++ on a machine with a GPU is measured on the CPU.
+
+    Other evaluators and languages stay as they are, with their folders absolute, so that a run can be resumed from
+    anywhere. Raises UsageError for an evaluator that is unknown.
+    """
+    kind, where = evaluator_of(evaluator)
+    if kind == "local" and where == "auto":
+        where = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}.get(language.value, "")
+    return f"{kind}:{where}" if where else kind
+
+
 def new_run_id() -> str:
     """`r` and 10 characters from 0-9a-z."""
     return "r" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
@@ -161,16 +182,16 @@ def create_run(spec: RunSpec, store: Store) -> Run:
 
     for model in {spec.coder, spec.judge}:
         make_model(model, spec.model_settings)
-    # Folders become absolute, so that the run can be resumed from anywhere.
-    names = {field: _absolute(getattr(spec, field)) for field in ("coder", "judge", "evaluator")}
+    names = {"coder": _absolute(spec.coder), "judge": _absolute(spec.judge)}
     run = Run(id=new_run_id(), spec=spec.model_copy(update=names))
     store.create_run(run)
     return run
 
 
-def _absolute(spec: str) -> str:
-    kind, _, name = spec.partition(":")
-    return f"{kind}:{Path(name).expanduser().absolute()}" if kind in ("recorded", "spool") else spec
+def _absolute(model: str) -> str:
+    """A recording's folder made absolute, so that the run can be resumed from anywhere."""
+    provider, name = provider_of(model)
+    return f"{provider}:{Path(name).expanduser().absolute()}" if provider == "recorded" else model
 
 
 def find_run(store: Store, reference: str) -> Run:

@@ -125,7 +125,7 @@ def _gpu() -> Check:
     if wiring.gpu_count() == 0:
         hint = "Install NVIDIA's driver (in a container: run it with --gpus all); C++ kernels on the CPU work without."
         return _check("GPU", "missing", "the driver shows no NVIDIA GPU", hint)
-    import pynvml  # type: ignore[import-untyped]
+    import pynvml
 
     pynvml.nvmlInit()
     try:

@@ -13,7 +13,7 @@ from cudaforge.cli.output import EvaluatorOption, Home, Json
 from cudaforge.errors import ExitCode, Suspended
 
 if TYPE_CHECKING:
-    from cudaforge.evaluation import Evaluation
+    from cudaforge.evaluation import EvaluateOptions, Evaluation
     from cudaforge.kernel import Kernel
     from cudaforge.task import Task
     from cudaforge_profiling.types import Profile
@@ -32,8 +32,6 @@ KeyOption = Annotated[
     typer.Option("--key", help="Of an earlier request to a spool, to fetch its result.", show_default="a new one"),
 ]
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, max=64, help="Fresh inputs to check on.")]
-FOLDER_FORMATS = """KERNEL is a folder: kernel.cu + model.py (cuda), kernel.cpp + model.py (cpp), or one model.py or
-other .py file that defines ModelNew (triton, module)."""
 
 
 def evaluate(
@@ -61,7 +59,7 @@ def evaluate(
 
     loaded = _load(task, kernel, format)
     options = EvaluateOptions(trials=trials, strict_isolation=strict_isolation)
-    evaluation = asyncio.run(_evaluate(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
+    evaluation, _ = asyncio.run(_look(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
     if json:
         emit(evaluation)
     else:
@@ -93,7 +91,7 @@ def profile(
     loaded = _load(task, kernel, format)
     folder = wiring.resolve_home(home)
     evaluation, seen = asyncio.run(
-        _profile(*loaded, EvaluateOptions(trials=trials), evaluator, folder, _key(key), metrics)
+        _look(*loaded, EvaluateOptions(trials=trials), evaluator, folder, _key(key), metrics)
     )
     if report and seen and seen.report:
         report.write_bytes(seen.report)
@@ -120,20 +118,14 @@ def _key(key: str | None) -> str:
     return key or f"cli-{secrets.token_hex(6)}"
 
 
-async def _evaluate(task: Task, kernel: Kernel, options: object, spec: str, home: Path, key: str) -> Evaluation:
-    evaluation, _ = await _profile(task, kernel, options, spec, home, key, None)
-    return evaluation
-
-
-async def _profile(
-    task: Task, kernel: Kernel, options: object, spec: str, home: Path, key: str, metrics: str | None
+async def _look(
+    task: Task, kernel: Kernel, options: EvaluateOptions, spec: str, home: Path, key: str, metrics: str | None = None
 ) -> tuple[Evaluation, Profile | None]:
     """Evaluates under `KEY/evaluate/0`, then profiles a passing kernel under `KEY/profile/0` unless metrics is None."""
     from cudaforge import wiring
-    from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, ProfileRequest
+    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
 
-    assert isinstance(options, EvaluateOptions)
-    evaluator = wiring.make_evaluator(spec, home)
+    evaluator = wiring.make_evaluator(wiring.fit_evaluator(spec, kernel.language), home)
     try:
         evaluation = await evaluator.evaluate(
             EvaluateRequest(key=f"{key}/evaluate/0", task=task, options=options, kernel=kernel)

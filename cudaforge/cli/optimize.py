@@ -124,12 +124,13 @@ def optimize(
         "optimization": optimization,
         "self_refine": self_refine,
     }
+    chosen = wiring.choose_language(language, evaluator)
     spec = RunSpec(
         task=Task.load(task),
-        language=wiring.choose_language(language, evaluator),
+        language=chosen,
         coder=coder,
         judge=judge or coder,
-        evaluator=evaluator,
+        evaluator=wiring.fit_evaluator(evaluator, chosen),
         budget=Budget(
             rounds=rounds,
             usd=_positive("--budget-usd", budget_usd),
@@ -170,7 +171,7 @@ def demo(
         language=chosen,
         coder=model,
         judge=model,
-        evaluator=evaluator,
+        evaluator=wiring.fit_evaluator(evaluator, chosen),
         budget=Budget(rounds=example.rounds),
     )
     _start(spec, home, output, json)

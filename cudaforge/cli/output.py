@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +30,8 @@ SYMBOLS = {
     "REJECTED": ("⊘", "magenta"),
     "INFRASTRUCTURE": ("!", "yellow"),
 }
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Terminal escapes, control characters other than newline and tab, and lone surrogates, which no terminal takes.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _remember_json(ctx: typer.Context, value: bool) -> bool:
@@ -68,9 +71,18 @@ def _console(stderr: bool) -> Console:
 
 def emit(shape: BaseModel) -> None:
     """Prints a shape as JSON on stdout."""
-    # Sources and outputs are untrusted text and may hold lone surrogates; they become `?`.
-    data = shape.model_dump_json(indent=2).encode("utf-8", "replace")
-    typer.echo(data.decode())
+    # Not model_dump_json: sources and outputs are untrusted text, and it refuses lone surrogates. In ASCII they and
+    # everything else pass through any terminal and pipe.
+    typer.echo(json.dumps(_finite(shape.model_dump(mode="json")), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON cannot say."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_error(error: CudaForgeError, as_json: bool) -> None:
