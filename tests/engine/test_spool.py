@@ -19,7 +19,7 @@ from support.small_evaluator import SmallEvaluator, evaluate_request, small_task
 
 from cudaforge.engine.spool import SpoolEvaluator, serve
 from cudaforge.engine.spool_files import MAX_DEATHS, Heartbeat, Outcome, Spool, stem_of
-from cudaforge.errors import EvaluatorError, Suspended
+from cudaforge.errors import EvaluatorError, Suspended, TaskError
 from cudaforge.evaluation import BaselineRequest, EvaluateRequest, Evaluation, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +176,16 @@ def test_error_of_the_evaluator_reaches_who_asked_and_the_next_request_is_served
     assert ask(spool, good).passed
 
 
+def test_task_that_cannot_run_is_the_tasks_error_and_is_not_tried_again(spool: Spool, log: Path) -> None:
+    bad = evaluate_request("bad", notes="no task")
+    spool.submit(bad)
+    drain(spool, SmallEvaluator(log))
+    assert begun(log) == ["bad"]
+    with pytest.raises(TaskError, match="divides by zero") as caught:
+        ask(spool, bad)
+    assert caught.value.hint == "Mend it."
+
+
 def test_error_is_delivered_once_so_that_a_resumed_run_asks_anew(spool: Spool, log: Path) -> None:
     bad = evaluate_request("bad", notes="error")
     with pytest.raises(Suspended):
@@ -208,7 +218,7 @@ def test_killed_evaluators_request_is_finished_by_another_with_one_result(spool:
             until(lambda: len(names(spool.evaluators)) == 2)
             assert not names(spool.results)
             first.kill()
-            until(lambda: names(spool.results))
+            until(lambda: names(spool.results) and not names(spool.claimed))
     found = ask(spool, request)
     assert found.passed
     assert found.stages_s["process"] != first.pid

@@ -2,7 +2,8 @@
 
 What it does is written in the request, so that it needs no patching. The kernel source `broken` does not build.
 Task notes: `hang` never ends, `hang once` only for the first who begins it, `block` stops the whole process for 3 s,
-`die` kills the process, `error` raises EvaluatorError, `flaky` raises it once per key, `bug` raises ValueError.
+`die` kills the process, `error` raises EvaluatorError, `flaky` raises it once per key, `no task` raises TaskError,
+`bug` raises ValueError.
 
 As a program it serves a spool: `python -m support.small_evaluator --spool DIR --log FILE [--lease S] [--drain]`.
 """
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from cudaforge.engine.spool import run_server
 from cudaforge.engine.spool_files import AnyRequest
-from cudaforge.errors import EvaluatorError
+from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
     Baseline,
     BaselineRequest,
@@ -159,6 +160,8 @@ class SmallEvaluator:
                 time.sleep(3.0)
             case "error":
                 raise EvaluatorError("The abacus lacks a bead.", "Buy one.")
+            case "no task":
+                raise TaskError("The task divides by zero.", "Mend it.")
             case "flaky" if not seen:
                 raise EvaluatorError("The abacus slipped.")
             case "bug":
