@@ -1,0 +1,45 @@
+"""Judges a kernel from Python: builds it, checks it on secret inputs, times it against eager and torch.compile.
+
+The same as `cudaforge evaluate examples/tasks/layer_norm_bias.py examples/kernels/layer_norm_bias`. The kernel is
+C++, so it runs on the CPU, also where there is a GPU.
+
+python examples/02_evaluate_a_kernel.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from cudaforge import Evaluation, Kernel, Task, wiring
+from cudaforge.evaluation import EvaluateRequest
+
+HERE = Path(__file__).parent
+
+
+async def judge(task: Task, kernel: Kernel) -> Evaluation:
+    """The verdict of this machine's CPU. The key names the piece of work: asking twice with one does it once."""
+    evaluator = wiring.make_evaluator("local:cpu", wiring.resolve_home())
+    try:
+        return await evaluator.evaluate(EvaluateRequest(key="examples/02", task=task, kernel=kernel))
+    finally:
+        await evaluator.close()
+
+
+def main() -> None:
+    task = Task.load(HERE / "tasks" / "layer_norm_bias.py")
+    kernel = Kernel.load(HERE / "kernels" / "layer_norm_bias")
+    evaluation = asyncio.run(judge(task, kernel))
+    print(f"{evaluation.verdict} {evaluation.reason}".strip())
+    for diagnostic in evaluation.diagnostics:
+        print(f"  {diagnostic.file}:{diagnostic.line}: {diagnostic.message}")
+    if evaluation.speedup and evaluation.time_us:
+        eager = evaluation.speedup.eager
+        print(
+            f"  {evaluation.time_us:.0f} us a call, {eager.value:.2f}x over eager ({eager.low:.2f} - {eager.high:.2f})"
+        )
+    print(f"  isolation: {', '.join(evaluation.isolation)}")
+
+
+if __name__ == "__main__":
+    main()
