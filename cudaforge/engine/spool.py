@@ -280,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="", help="this evaluator's name in the folder (the host's)")
     parser.add_argument("--lease", type=float, default=LEASE_S, metavar="S", help="seconds of silence until it is dead")
     options = parser.parse_args(argv)
+    if not 1 <= options.lease <= 86400:
+        parser.error("--lease takes 1 to 86400 seconds")
     home = options.home or Path(os.environ.get("CUDAFORGE_HOME") or Path.home() / ".cudaforge")
     try:
         from cudaforge.engine.local import LocalEvaluator

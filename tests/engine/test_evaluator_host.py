@@ -95,3 +95,25 @@ def test_engine_imports_on_an_evaluator_host() -> None:
     modules = [f"cudaforge.engine.{path.stem}" for path in sorted((ROOT / "cudaforge" / "engine").glob("[a-z]*.py"))]
     assert "cudaforge.engine.spool" in modules
     import_on_host(modules, set(listed()) - COMMAND_ONLY)
+
+
+def test_evaluator_command_imports_on_an_evaluator_host() -> None:
+    import_on_host(["cudaforge.cli.app", "cudaforge.wiring", "cudaforge.store.home"], set(listed()))
+
+
+def test_spool_module_serves_an_empty_spool_with_this_machines_evaluator(tmp_path: Path) -> None:
+    folders = ["--spool", tmp_path / "spool", "--home", tmp_path / "home"]
+    command = [sys.executable, "-m", "cudaforge.engine.spool", *folders, "--drain", "--device", "cpu"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "serves" in found.stdout
+    assert (tmp_path / "spool" / "requests").is_dir()
+
+
+def test_spool_module_says_in_a_sentence_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "cudaforge.engine.spool", "--spool", tmp_path / "file", "--drain"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 3
+    assert found.stderr.count("\n") == 1
+    assert "cannot be used" in found.stderr
