@@ -56,7 +56,8 @@ class TimedCalls:
         self.turn += 1
 
     def warm(self, seconds: float) -> None:
-        """Calls until `seconds` have passed, at least twice."""
+        """Calls until `seconds` have passed, at least twice. Collects garbage once, so that blocks need not."""
+        gc.collect()
         until, count = time.perf_counter() + seconds, 0
         while count < 2 or time.perf_counter() < until:
             self._once()
@@ -73,7 +74,6 @@ class TimedCalls:
     def block(self, calls: int) -> list[float]:
         """Runs `calls` calls. On a GPU returns microseconds of each by events (cold L2, queued ahead of the host);
         on the CPU nothing: the supervisor holds the clock."""
-        gc.collect()
         gc.disable()
         try:
             if self.device == "cpu":

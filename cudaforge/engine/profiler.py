@@ -87,7 +87,7 @@ def with_ncu(profile: Profile, request: ProfileRequest, built: Built, reference:
         update={
             "launches": seen.launches,
             "hot_lines": seen.hot_lines,
-            "notes": notes,
+            "notes": (*notes, *seen.notes),
             "tool": f"ncu {version}",
             "report": data if len(data) <= MAX_REPORT else None,
         }
@@ -98,10 +98,13 @@ def _queried(ncu: str, version: str, device: Device, cache: Path) -> str:
     """The names of the metrics that this chip has; asked once per chip and ncu."""
     name = "".join(c if c.isalnum() else "-" for c in f"{device.name}-{version}")
     path = cache / "ncu-metrics" / f"{name}.txt"
-    if not path.is_file():
+    if path.is_file():
+        return path.read_text()
+    text = _output([ncu, "--query-metrics"])
+    if parse_query_metrics(text):  # a failed query is asked again next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _output([ncu, "--query-metrics"]))
-    return path.read_text()
+        write_atomically(path, text)
+    return text
 
 
 def _output(arguments: list[str]) -> str:
