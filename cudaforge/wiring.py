@@ -110,9 +110,9 @@ def make_evaluator(spec: str, home: Path) -> Evaluator:
 
 
 def find_nvcc() -> Path | None:
-    """nvcc on PATH, in CUDA_HOME or in /usr/local/cuda."""
+    """nvcc as CUDACXX names it, on PATH, in CUDA_HOME or in /usr/local/cuda."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    candidates = [shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
+    candidates = [os.environ.get("CUDACXX"), shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
     return next((Path(c) for c in candidates if c and os.access(c, os.X_OK)), None)
 
 

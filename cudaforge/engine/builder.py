@@ -17,6 +17,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _run(command: list[str], folder: Path, timeout_s: float) -> tuple[int, str]:
         return code, log.read(MAX_LOG).decode("utf-8", "replace").replace(f"{folder}/", "")
 
 
-def _diagnostics(messages: tuple[CompilerMessage, ...], kernel: Kernel) -> tuple[Diagnostic, ...]:
+def _diagnostics(messages: Sequence[CompilerMessage], kernel: Kernel) -> tuple[Diagnostic, ...]:
     lines = {name: text.splitlines() for name, text in kernel.files.items()}
     found = []
     for message in messages[:50]:

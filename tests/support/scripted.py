@@ -84,7 +84,7 @@ def diagnosis_reply() -> str:
 class ScriptedModel:
     """Answers by position, as a recording does. `surprises` are raised first, one for each call; None answers.
 
-    Each request is kept in `requests` and, by its key, as a line of `log`.
+    Each request is kept in `requests`; `ROLE POSITION` of each reply is a line of `log`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ScriptedModel:
             raise surprise
         usage = Usage(input_tokens=100, output_tokens=10, usd=self._usd)
         reply = ChatReply(text=self._replies[request.position], model=self._name, usage=usage, latency_s=0.5)
-        _write_line(self._log, f"reply {request.role.value} {request.position}")
+        _write_line(self._log, f"{request.role.value} {request.position}")
         return reply
 
     def worst_case(self, request: ChatRequest) -> Usage:
@@ -124,7 +124,7 @@ class ScriptedEvaluator:
     """Does what the kernel's source says. `surprises` maps a kind (`evaluate`) to what its calls raise, or to the
     verdict that they get instead, one for each call; None answers.
 
-    Each piece of work that was finished is a line of `log`: its kind, and the kernel that it was done on.
+    The key of each piece of work that was finished is a line of `log`.
     """
 
     def __init__(
@@ -141,18 +141,18 @@ class ScriptedEvaluator:
     async def baseline(self, request: BaselineRequest) -> Baseline:
         self._begin("baseline", request.key)
         workload = WorkloadBaseline(workload="default", eager=_samples(EAGER_US), bytes=32, floor_us=10.0)
-        _write_line(self._log, "baseline")
+        _write_line(self._log, request.key)
         return Baseline(task=request.task.id, device=DEVICE, workloads=(workload,), stages_s={"eager": 0.25})
 
     async def evaluate(self, request: EvaluateRequest) -> Evaluation:
         instead = self._begin("evaluate", request.key)
         evaluation = self._evaluation(request.task, request.kernel, instead)
-        _write_line(self._log, f"evaluate {request.kernel.id}")
+        _write_line(self._log, request.key)
         return evaluation
 
     async def profile(self, request: ProfileRequest) -> Profile:
         self._begin("profile", request.key)
-        _write_line(self._log, f"profile {request.kernel.id}")
+        _write_line(self._log, request.key)
         return Profile(
             kernel=request.kernel.id, device=DEVICE, metric_set=request.metric_set, tool="beads", unavailable="no ncu"
         )
@@ -162,7 +162,7 @@ class ScriptedEvaluator:
         if instead is None and "unstable" in request.kernel.source:
             instead = Verdict.INCORRECT
         evaluation = self._evaluation(request.task, request.kernel, instead)
-        _write_line(self._log, f"verify {request.kernel.id}")
+        _write_line(self._log, request.key)
         win = evaluation.speedup is not None and evaluation.speedup.eager.low > 1
         return Verification(evaluation=evaluation, win=win, processes=request.processes)
 
