@@ -90,7 +90,7 @@ class LocalEvaluator:
                 try:
                     self._done[request.key] = await asyncio.to_thread(self._ask, request)
                 except asyncio.CancelledError:
-                    self._stop()  # what runs there is of no use to anybody any more
+                    self._stop(grace_s=0.0)  # what runs there is of no use to anybody any more
                     raise
             return self._done[request.key]
 
@@ -130,8 +130,8 @@ class LocalEvaluator:
         self._channel = Channel(ours)
         return self._channel
 
-    def _stop(self) -> str:
-        """Ends the supervisor; its children die with it. Says how it had ended."""
+    def _stop(self, grace_s: float = 10.0) -> str:
+        """Ends the supervisor, killed after `grace_s` seconds; its children die with it. Says how it had ended."""
         process, channel = self._process, self._channel
         self._process = self._channel = None
         if channel is not None:
@@ -141,7 +141,7 @@ class LocalEvaluator:
         if process is None:
             return "not running"
         try:
-            process.wait(10)
+            process.wait(grace_s)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -53,7 +53,9 @@ def with_ncu(profile: Profile, request: ProfileRequest, built: Built, reference:
     scratch.mkdir(parents=True, exist_ok=True)
     report = scratch / f"{request.kernel.id}.ncu-rep"
     report.unlink(missing_ok=True)
-    wrapper = command(ncu, report, names, nvtx_range=RANGE, source=request.metric_set != "paper", launch_count=MAX_LAUNCHES)
+    wrapper = command(
+        ncu, report, names, nvtx_range=RANGE, source=request.metric_set != "paper", launch_count=MAX_LAUNCHES
+    )
     candidate: CandidateHost | None = None
     try:
         candidate = CandidateHost(request.kernel, built, reference, NCU_TIMEOUT_S, wrapper=tuple(wrapper))
