@@ -69,9 +69,9 @@ class ChatModel(Protocol):
 class Evaluator(Protocol):
     """Where kernels are built, checked, timed and profiled.
 
-    Every method raises EvaluatorError for a failure of ours, TaskError where the task's own code fails, and Suspended where the result comes later: ask
-    again with the same key. A kernel's failure is a result, never an exception. Asking twice with one key
-    gives the same result and does the work once.
+    Every method raises EvaluatorError for a failure of ours, TaskError where the task's own code fails, and
+    Suspended where the result comes later: ask again with the same key. A kernel's failure is a result, never an
+    exception. Asking twice with one key gives the same result and does the work once.
     """
 
     async def baseline(self, request: BaselineRequest) -> Baseline: ...
