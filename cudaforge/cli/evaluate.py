@@ -54,12 +54,13 @@ def evaluate(
     """
     from cudaforge import wiring
     from cudaforge.cli import found
-    from cudaforge.cli.output import emit, out
+    from cudaforge.cli.output import busy, emit, out
     from cudaforge.evaluation import EvaluateOptions
 
     loaded = _load(task, kernel, format)
     options = EvaluateOptions(trials=trials, strict_isolation=strict_isolation)
-    evaluation, _ = asyncio.run(_look(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
+    with busy("building, checking, timing ..."):
+        evaluation, _ = asyncio.run(_look(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
     if json:
         emit(evaluation)
     else:
@@ -84,15 +85,15 @@ def profile(
     """Evaluate KERNEL, and where it passes look at it with the profiler. Exit codes as `evaluate`."""
     from cudaforge import wiring
     from cudaforge.cli import found
-    from cudaforge.cli.output import emit, err, out
+    from cudaforge.cli.output import busy, emit, err, out
     from cudaforge.cli.shapes import ProfileOutput
     from cudaforge.evaluation import EvaluateOptions
 
     loaded = _load(task, kernel, format)
     folder = wiring.resolve_home(home)
-    evaluation, seen = asyncio.run(
-        _look(*loaded, EvaluateOptions(trials=trials), evaluator, folder, _key(key), metrics)
-    )
+    options = EvaluateOptions(trials=trials)
+    with busy("building, checking, timing, profiling ..."):
+        evaluation, seen = asyncio.run(_look(*loaded, options, evaluator, folder, _key(key), metrics))
     if report and seen and seen.report:
         report.write_bytes(seen.report)
     elif report:

@@ -14,12 +14,12 @@ MOST_DIAGNOSTICS = 12
 MOST_METRICS = 24
 
 
-def evaluation(found: Evaluation) -> RenderableType:
-    """Verdict, diagnostics, correctness in words, times, seconds per stage, isolation."""
+def evaluation(found: Evaluation, *, provenance: bool = True) -> RenderableType:
+    """Verdict, diagnostics, correctness in words, times, seconds per stage; kernel, device and isolation on demand."""
     symbol, style = output.SYMBOLS[found.verdict.value]
     title = f"{symbol} {found.verdict.value}" + (f" ({found.rule})" if found.rule else "")
     parts: list[RenderableType] = [Text(title, f"bold {style}")]
-    if found.reason:
+    if found.reason and not (found.correctness and found.correctness.errors):  # else the words below say it
         parts.append(Text(output.clean(found.reason)))
     parts += [_diagnostic(d) for d in found.diagnostics[:MOST_DIAGNOSTICS]]
     if len(found.diagnostics) > MOST_DIAGNOSTICS:
@@ -31,14 +31,15 @@ def evaluation(found: Evaluation) -> RenderableType:
         parts.append(Text("it printed:", "dim"))
         parts.append(Text(output.clean(found.output_tail.strip())[-2000:]))
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("kernel", found.kernel)
-    facts.add_row("device", Text(f"{found.device.name} ({found.device.arch})"))
+    if provenance:
+        facts.add_row("kernel", found.kernel)
+        facts.add_row("device", Text(f"{found.device.name} ({found.device.arch})"))
     if found.build:
         cached = ", from the cache" if found.build.cached else ""
         facts.add_row("build", Text(f"{found.build.compiler} {output.duration(found.build.seconds)}{cached}".strip()))
     if found.stages_s:
         facts.add_row("stages", stages(found.stages_s))
-    if found.isolation:
+    if provenance and found.isolation:
         facts.add_row("isolation", Text("; ".join(found.isolation)))
     parts.append(facts)
     return Group(*parts)
@@ -53,7 +54,7 @@ def correctness(found: Correctness) -> list[str]:
     """The comparison in words."""
     lines = [f"correct on {found.passed} of {found.trials} trials; tolerance: {found.tolerance}"]
     if found.worst_ratio is not None:
-        lines[0] += f"; worst error is {found.worst_ratio:.2g} of what is allowed"
+        lines[0] += f"; worst error is {found.worst_ratio:.2g}x what is allowed"
     lines += [_output_error(error) for error in found.errors]
     lines += [f"  note: {flag}" for flag in found.flags]
     return lines

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +100,12 @@ def print_error(error: CudaForgeError, as_json: bool) -> None:
         emit(ErrorOutput(error=error.message, hint=error.hint, exit_code=int(error.exit_code)))
 
 
+def busy(words: str) -> AbstractContextManager[object]:
+    """Shows on a terminal's stderr that something long is under way."""
+    console = err()
+    return console.status(words) if console.is_terminal else nullcontext()
+
+
 def clean(text: str) -> str:
     """Text of a model or a candidate without terminal escapes and other control characters."""
     return _CONTROL.sub("", text.expandtabs(4))
@@ -152,7 +159,7 @@ def interval(value: Interval | None) -> str:
 
 def dollars(usd: float | None) -> str:
     """`$0.0123`; a price that is not known is said to be so."""
-    return UNKNOWN if usd is None else f"${usd:.4f}"
+    return UNKNOWN if usd is None else "$0" if usd == 0 else f"${usd:.4f}"
 
 
 def count(value: int) -> str:

@@ -127,7 +127,7 @@ def _round(detail: RoundOutput, *, whole: bool) -> list[RenderableType]:
     if attempt.reply_error:
         parts.append(Text(f"no kernel in the reply: {clean(attempt.reply_error)}", "red"))
     if detail.evaluation:
-        parts.append(found.evaluation(detail.evaluation))
+        parts.append(found.evaluation(detail.evaluation, provenance=whole))
     if attempt.measured_gain is not None:
         predicted = f" (predicted {attempt.predicted_gain:.2f}x)" if attempt.predicted_gain else ""
         parts.append(Text(f"gain over its base: {attempt.measured_gain:.2f}x{predicted}"))

@@ -127,17 +127,17 @@ def header(run: Run) -> Table:
 
 def rounds_table(attempts: list[AttemptOutput], best: str = "") -> Table:
     """One row for each round; the kept one is marked."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("", "round", "action", "verdict"):
-        table.add_column(name, no_wrap=True)
-    for name in ("time", "vs eager", "vs compile", "gain"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("tried", overflow="ellipsis", no_wrap=True, ratio=1, min_width=16)
+    # Fits 80 columns; what was tried takes what is left.
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for name, width in (("#", 3), ("action", 6), ("verdict", 14)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    for name, width in (("time", 8), ("vs eager", 8), ("vs compile", 10), ("gain", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table.add_column("tried", overflow="ellipsis", no_wrap=True, ratio=1)
     for attempt in sorted(attempts, key=lambda a: a.round):
         speedup = attempt.speedup
         table.add_row(
-            Text("★", "bold green") if attempt.id == best else "",
-            str(attempt.round),
+            Text(f"{attempt.round}★", "bold green") if attempt.id == best else str(attempt.round),
             attempt.action,
             verdict_text(attempt),
             output.microseconds(attempt.time_us),

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.fake_openai import FakeOpenAI, Slow, by_model
-from support.scripted import diagnosis_reply, plan_reply
+from support.scripted import diagnosis_reply
+from support.spool_server import serving
 
 from cudaforge.cli.shapes import RunOutput
 from cudaforge.errors import ExitCode
@@ -80,8 +80,8 @@ def reply(kernel: str) -> str:
 
 
 BROKEN = reply(KERNEL_CPP.replace("std::min(y, 4.0f)", "std::min(y, oops)"))
-WRONG = reply(KERNEL_CPP.replace("4.0f) + x[i]", "4.0f) - x[i]"))
 RIGHT = reply(KERNEL_CPP)
+WRONG_CPP = KERNEL_CPP.replace("4.0f) + x[i]", "4.0f) - x[i]")
 
 
 def command(*arguments: object) -> list[str]:
@@ -103,8 +103,8 @@ def task_file(tmp_path: Path) -> Path:
 def test_optimize_against_a_server_makes_a_verified_kernel_that_can_be_imported(
     tmp_path: Path, task_file: Path, environment: dict[str, str]
 ) -> None:
-    replies = {"coder": [BROKEN, WRONG, RIGHT], "judge": [diagnosis_reply(), diagnosis_reply(), plan_reply()]}
-    models = ["--coder", "openai:coder", "--judge", "openai:judge", "--rounds", "3", "--language", "cpp"]
+    replies = {"coder": [BROKEN, RIGHT], "judge": [diagnosis_reply()]}
+    models = ["--coder", "openai:coder", "--judge", "openai:judge", "--rounds", "2", "--language", "cpp"]
     with FakeOpenAI(by_model(replies)) as server:
         done = subprocess.run(
             command("optimize", task_file, *models, "--base-url", server.url, "--json"),
@@ -119,9 +119,9 @@ def test_optimize_against_a_server_makes_a_verified_kernel_that_can_be_imported(
     assert done.returncode == ExitCode.OK, done.stderr
     run = RunOutput.model_validate_json(done.stdout)
 
-    assert [a.verdict for a in run.attempts] == ["BUILD_FAILED", "INCORRECT", "PASSED"]
+    assert [a.verdict for a in run.attempts] == ["BUILD_FAILED", "PASSED"]
     assert run.win and run.speedup and run.speedup.eager.low > 1
-    assert "oops" in prompts[1] and len(prompts) == 5
+    assert "oops" in prompts[1] and len(prompts) == 3
     assert run.tokens.output > 0 and run.cost_usd is None  # the price of `coder` is in no list
     assert "What leaves this machine: prompts to openai:coder, openai:judge" in done.stderr
     assert "sk-secret" not in done.stdout + done.stderr + "".join(prompts)
@@ -136,30 +136,22 @@ def test_optimize_against_a_server_makes_a_verified_kernel_that_can_be_imported(
     )
     assert "1.5" in used.stdout
 
-    _evaluate_command(tmp_path, task_file, tmp_path / folder, environment)
-
-
-def _evaluate_command(tmp_path: Path, task: Path, kernel: Path, environment: dict[str, str]) -> None:
-    """`evaluate` of the kernel just written, then of a wrong copy of it; baselines are cached by now."""
+    # The baseline is cached by now, so a wrong kernel is soon found out.
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "model.py").write_text(MODEL_PY)
-    (wrong / "kernel.cpp").write_text(KERNEL_CPP.replace("4.0f) + x[i]", "4.0f) - x[i]"))
-    for folder, code, verdict in ((kernel, ExitCode.OK, "PASSED"), (wrong, ExitCode.NEGATIVE, "INCORRECT")):
-        done = subprocess.run(
-            command("evaluate", task, folder, "--json"),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        evaluation = Evaluation.model_validate_json(done.stdout)
-        assert evaluation.verdict == verdict and evaluation.stages_s and evaluation.isolation
-        raw: dict[str, Any] = json.loads(done.stdout)
-        keys = "verdict reason rule kernel speedup time_us correctness diagnostics stages_s isolation device"
-        assert set(keys.split()) <= set(raw)
+    (wrong / "kernel.cpp").write_text(WRONG_CPP)
+    judged = subprocess.run(
+        command("evaluate", task_file, wrong, "--json"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert judged.returncode == ExitCode.NEGATIVE, judged.stderr
+    evaluation = Evaluation.model_validate_json(judged.stdout)
+    assert evaluation.verdict == "INCORRECT" and evaluation.stages_s and evaluation.isolation
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -167,8 +159,6 @@ def test_a_signal_stops_the_run_cleanly_and_says_how_to_go_on(
     number: signal.Signals, tmp_path: Path, task_file: Path, environment: dict[str, str]
 ) -> None:
     """The model is asked for a reply that takes long; the scripted evaluator is behind a spool."""
-    from support.spool_server import serving
-
     arguments = ["optimize", task_file, "--coder", "openai:m", "--language", "module", "--rounds", "1"]
     with (
         FakeOpenAI([Slow(60.0, "late")]) as server,
@@ -202,8 +192,6 @@ def test_a_signal_stops_the_run_cleanly_and_says_how_to_go_on(
 def test_a_refused_key_stops_the_run_at_once_with_one_sentence(
     tmp_path: Path, task_file: Path, environment: dict[str, str]
 ) -> None:
-    from support.spool_server import serving
-
     arguments = ["optimize", task_file, "--coder", "openai:m", "--language", "module", "--rounds", "1"]
     with FakeOpenAI([], key="another") as server, serving(tmp_path / "spool"):
         done = subprocess.run(
