@@ -111,17 +111,19 @@ async def drive(run_id: str, context: Context, checkpoints: Path) -> Run:
             await _walk(nodes, checkpoints)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-            journal.save_run(state=RunState.STOPPED)
-            journal.emit(RunFinished(run_id=run.id, state=RunState.STOPPED, reason="cancelled"))
+                task.uncancel()  # it ends here: the caller gets the stopped run
+            if journal.run.state is RunState.RUNNING:
+                journal.save_run(state=RunState.STOPPED)
+                journal.emit(RunFinished(run_id=run.id, state=RunState.STOPPED, reason="cancelled"))
         except Exception as error:
-            reason = str(error) if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, sqlite3.Error):  # the store's own are StoreErrors
+                hint = f"Delete it and resume: the run is in the store, and goes on from there. ({error})"
+                error = StoreError(f"The checkpoints {checkpoints} cannot be used.", hint)
+            reason = error.message if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
             with suppress(StoreError):  # if it is the store that broke, the first error is the one to show
                 journal.save_run(state=RunState.FAILED, error=reason)
                 journal.emit(RunFinished(run_id=run.id, state=RunState.FAILED, reason=reason))
-            if isinstance(error, sqlite3.Error):
-                raise StoreError(f"{checkpoints} could not be used: {error}.", "Is the disk full?") from error
-            raise
+            raise error
         return journal.run
 
 
@@ -177,15 +179,15 @@ def _sole_driver(checkpoints: Path, run_id: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
-        except BlockingIOError:
+            held = os.path.samestat(path.stat(), os.fstat(handle))
+        except (BlockingIOError, FileNotFoundError):  # held, or given up and removed since it was opened
             held = False
         if not held:
             raise StoreError(f"Run {run_id} is under way in another process.", "Wait for it, or stop it first.")
         try:
             yield
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 

@@ -24,7 +24,7 @@ from cudaforge.evaluation import (
 )
 from cudaforge.journal import Journal
 from cudaforge.kernel import Kernel
-from cudaforge.ports import ChatModel, Evaluator, SearchPolicy, Store
+from cudaforge.ports import ChatModel, Evaluator, SearchPolicy, Step, Store
 from cudaforge.trace import (
     Action,
     Attempt,
@@ -96,11 +96,8 @@ class Nodes:
         attempts = self.store.attempts(state["run"])
         if attempts and attempts[-1].finished is None:
             return {**state, "attempt": attempts[-1].id}
-        if self.journal.run.outcome is not None:
-            return {**state, "attempt": ""}
-        step = self.policy.next(self.spec, attempts, self.journal.spent, self.journal.seconds)
+        step = self._step(attempts)
         if step.action == "stop":
-            self.journal.save_run(outcome=Outcome(reason=step.reason))
             return {**state, "attempt": ""}
         attempt = Attempt(
             id=f"{state['run']}.{len(attempts)}",
@@ -201,10 +198,11 @@ class Nodes:
 
     async def verify(self, state: State) -> State:
         """Measures the best again, in fresh processes; where it does not hold up, the next best. Ends the run."""
-        outcome = self.journal.run.outcome or Outcome()
-        ranked = self.policy.ranking(self.store.attempts(state["run"]))
-        if not ranked:
-            outcome = outcome.model_copy(update={"reason": f"{outcome.reason}; no kernel passed"})
+        attempts = self.store.attempts(state["run"])
+        # Asked again, as state holds no texts: what stopped the search still does, nothing spent comes back.
+        reason = self._step(attempts).reason
+        ranked = self.policy.ranking(attempts)
+        outcome = Outcome(reason=reason if ranked else f"{reason}; no kernel passed")
         for attempt in ranked:
             key, verification = await self._verification(attempt)
             if not verification.evaluation.passed:
@@ -304,6 +302,9 @@ class Nodes:
                 speedup=outcome.speedup,
             )
         )
+
+    def _step(self, attempts: list[Attempt]) -> Step:
+        return self.policy.next(self.spec, attempts, self.journal.spent, self.journal.seconds)
 
     def _finish(self, attempt: Attempt, evaluation: Evaluation | None) -> None:
         """Closes a round with what was found out about its kernel (None: there is no kernel)."""

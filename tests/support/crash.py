@@ -3,7 +3,8 @@
 A point is the moment before or after anything durable: a write to the store, a reply, a measurement. Points are
 found by walking through one whole run, so new ones are covered by themselves; of several with the same bytes on disk
 (the write before, the checkpoint) only the first counts. Every process is forked from one that has imported
-everything.
+everything and
+driven one run, so that none compiles statements and templates anew.
 
 Run as a program it prints JSON, a value a line: `crash.py points FOLDER` the points, `crash.py kill FOLDER POINT...`
 what became of a run killed there, `crash.py random FOLDER SECONDS...` of one killed after that time, `crash.py often
@@ -18,6 +19,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +267,10 @@ def killed_once(home: Path, number: int | None = None, after_s: float | None = N
 
 
 def main(command: str, folder: Path, *values: str) -> None:
+    with tempfile.TemporaryDirectory(
+        dir=folder
+    ) as warm:  # what is compiled on first use is compiled once, not per fork
+        drive_here(Path(warm), lambda _: None)
     if command == "points":
         print(json.dumps(answer_of(folder, lambda: {"points": find_points(folder), "trace": trace(folder)})))
     elif command == "kill":
