@@ -21,14 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cudaforge_profiling.compilers import CompilerMessage, parse_gxx, parse_nvcc
-from cudaforge_profiling.resources import parse_ptxas, parse_vectorization
-
 from cudaforge import kernel_loader
 from cudaforge.engine.sandbox import environment, namespace_prefix
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
 from cudaforge.kernel import Kernel
+from cudaforge_profiling.compilers import CompilerMessage, parse_gxx, parse_nvcc
+from cudaforge_profiling.resources import parse_ptxas, parse_vectorization
 from cudaforge_profiling.types import Device
 
 MAX_LOG = 4 << 20

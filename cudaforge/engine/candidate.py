@@ -7,12 +7,13 @@ only spoil the answer. It holds no expected output, no seed of the inputs, no re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ class Candidate:
         Holding several at once shows an output buffer that is used again.
         """
         sets = [self._inputs(entry) for entry in message["sets"]]
-        with torch.inference_mode():
+        with torch.inference_mode(), _poisoned_allocations():
             held = [self.model(*inputs) for inputs in sets]
             landed = [self._land(out, entry) for out, entry in zip(held, message["sets"], strict=True)]
         self._synchronize()
@@ -208,6 +209,16 @@ class Candidate:
     def _synchronize(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _poisoned_allocations() -> Iterator[None]:
+    """torch.empty gives NaN (or the largest integer) in place of old memory, so that unwritten elements show."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # what torch.utils.deterministic fills memory under
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _import_package(folder: Path) -> Any:

@@ -287,7 +287,7 @@ class CandidateHost:
         self._check_form(said)
         if not landing.guards_intact():
             raise CandidateFailed("rule", "memory around the landing buffer was overwritten.", stage="out of bounds")
-        names = [name for name, leaf in reference.output_leaves if isinstance(leaf, dict) and "t" in leaf]
+        names = [name for name, leaf in reference.output_leaves if _is_tensor(leaf)]
         results = []
         for i, name in enumerate(names):
             expected = reference.buffers[f"expected{index}"].tensor(i)
@@ -310,8 +310,11 @@ class CandidateHost:
                 stage="check",
             )
         for (name, want), (_, got) in zip(reference.output_leaves, got_leaves, strict=True):
-            if not (isinstance(want, dict) and "t" in want) and want != got:
-                raise CandidateFailed("form", f"output {name} is {got!r}, the reference's is {want!r}.", stage="check")
+            if _is_tensor(want) != _is_tensor(got) or (not _is_tensor(want) and want != got):
+                shown = ["a tensor" if _is_tensor(leaf) else repr(leaf) for leaf in (got, want)]
+                raise CandidateFailed(
+                    "form", f"output {name} is {shown[0]}, the reference's is {shown[1]}.", stage="check"
+                )
         for i, (dtype, shape) in enumerate(reference.output_specs):
             got_dtype, got_shape, got_device = tensors[i][0], tuple(tensors[i][1]), tensors[i][2]
             if got_shape != tuple(shape):
@@ -387,6 +390,10 @@ def first_errors(comparisons: list[check.Comparison]) -> tuple[OutputError, ...]
 
 def _specs(wire: list[Any]) -> list[Spec]:
     return [(str(dtype), tuple(int(n) for n in shape)) for dtype, shape in wire]
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, dict) and "t" in leaf
 
 
 def _floating(dtype: str) -> bool:

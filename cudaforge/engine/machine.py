@@ -10,12 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cudaforge_profiling.devices import cpu_device, cuda_device, nvml_facts
-
 import cudaforge
 from cudaforge.engine.builder import compiler_version
 from cudaforge.engine.sandbox import environment
 from cudaforge.errors import EvaluatorError
+from cudaforge_profiling.devices import cpu_device, cuda_device, nvml_facts
 from cudaforge_profiling.types import Ceilings, Device
 
 CEILINGS_TIMEOUT_S = 300

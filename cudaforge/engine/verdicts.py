@@ -78,7 +78,8 @@ def describe_errors(errors: tuple[OutputError, ...]) -> str:
     """The first wrong output in one sentence."""
     first = errors[0]
     share = first.mismatched / max(first.total, 1)
-    parts = [f"output {first.output}: {first.mismatched} of {first.total} elements ({share:.2%}) are wrong"]
+    name = "the output" if first.output == "output" else f"output {first.output}"
+    parts = [f"{name}: {first.mismatched} of {first.total} elements ({share:.2%}) are wrong"]
     if first.max_abs is not None:
         parts.append(f"largest error {first.max_abs:.3g}")
     if first.pattern:
