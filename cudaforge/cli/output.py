@@ -108,7 +108,7 @@ def busy(words: str) -> AbstractContextManager[object]:
 
 def clean(text: str) -> str:
     """Text of a model or a candidate without terminal escapes and other control characters."""
-    return _CONTROL.sub("", text.expandtabs(4))
+    return _CONTROL.sub("", text).expandtabs(4)
 
 
 def one_line(text: str, width: int = 88) -> str:
@@ -118,7 +118,9 @@ def one_line(text: str, width: int = 88) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 03 min`."""
+    """`20 ms`, `0.4 s`, `12 s`, `3 min 05 s`, `2 h 03 min`."""
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
