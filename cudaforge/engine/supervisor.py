@@ -11,12 +11,11 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cudaforge.engine import check, machine, profiler, timing, verdicts
+from cudaforge.engine.baseline import Stages, measure
 from cudaforge.engine.bench import Bench, baseline_bench, candidate_bench, interleave, screen
 from cudaforge.engine.builder import BuildFailed, BuildTimeout, Built, compile_kernel
 from cudaforge.engine.hosts import SETS, CandidateFailed, CandidateHost, ReferenceHost, TaskBroken, first_errors
@@ -45,31 +44,12 @@ from cudaforge.evaluation import (
 )
 from cudaforge.kernel import Kernel
 from cudaforge.task import Task, Workload
-from cudaforge_profiling.roofline import floor
 from cudaforge_profiling.types import Device, Profile
 
-COMPILE_MODES = {"cpu": ("default",), "cuda": ("default", "max-autotune-no-cudagraphs")}
-BASELINE_BLOCKS = 20
 VERIFY_GROUPS = 14
 VERIFY_LIMIT_S = 15.0
 """Wall time of the interleaved blocks of one process and workload."""
 KEPT_REFERENCES = 2
-
-
-class Stages:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            with machine.nvtx_range(name):
-                yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
 
 
 class Supervisor:
@@ -124,7 +104,7 @@ class Supervisor:
             if reference.no_float64:
                 flags.add(f"no float64 reference: {reference.no_float64}")
             with lease(self.home, self.where):
-                workloads.append(self._baseline_of(reference, stages))
+                workloads.append(measure(reference, self.device, stages))
         result = Baseline(
             task=task.id,
             device=self.device,
@@ -137,41 +117,6 @@ class Supervisor:
         path.parent.mkdir(exist_ok=True)
         machine.write_atomically(path, result.model_dump_json())
         return result
-
-    def _baseline_of(self, reference: ReferenceHost, stages: Stages) -> WorkloadBaseline:
-        with stages("eager"):
-            eager = baseline_bench(reference, "eager")
-            _blocks(eager)
-        compiled: dict[str, Bench] = {}
-        error = ""
-        for mode in COMPILE_MODES[self.device.kind]:
-            with stages("torch.compile"):
-                try:
-                    bench = baseline_bench(reference, f"compile:{mode}")
-                    _blocks(bench)
-                    compiled[mode] = bench
-                except TaskBroken as broken:
-                    error = f"{mode}: {broken}"[:500]
-        best = min(compiled, key=lambda mode: compiled[mode].samples.median_us) if compiled else ""
-        dtype = next((d for d, _ in reference.input_specs if d.startswith(("float", "bfloat"))), "float32")
-        if dtype == "float32" and reference.task.meta.allow_tf32 and self.device.kind == "cuda":
-            dtype = "tf32"
-        floor_us, bound = floor(reference.nbytes, reference.flops, dtype, self.device.ceilings)
-        return WorkloadBaseline(
-            workload=reference.workload.name,
-            eager=eager.samples,
-            compile=compiled[best].samples if best else None,
-            compile_mode=best,
-            compile_times_us={mode: bench.samples.median_us for mode, bench in compiled.items()},
-            compile_error=error,
-            inputs=tuple(_show(spec) for spec in reference.input_specs),
-            outputs=tuple(_show(spec) for spec in reference.output_specs),
-            parameters=tuple(f"{p.name}: {_show(p.spec)}" for p in reference.parameters),
-            bytes=reference.nbytes,
-            flops=reference.flops,
-            floor_us=floor_us,
-            bound=bound,
-        )
 
     # -- evaluate ----------------------------------------------------------------------------------------------
 
@@ -472,13 +417,6 @@ def _seeds() -> list[int]:
     return [secrets.randbits(63) for _ in range(SETS)]
 
 
-def _blocks(bench: Bench) -> None:
-    for done in range(BASELINE_BLOCKS):
-        bench.block()
-        if done >= 3 and bench.spent_s > 2.0:
-            return
-
-
 def _timing(workload: str, mine: Bench, eager: Bench, base: WorkloadBaseline) -> WorkloadTiming:
     """Screening: paired with eager; torch.compile through its ratio to eager in the baseline's session."""
     over_eager = timing.paired_ratio(eager.blocks_us, mine.blocks_us)
@@ -493,10 +431,6 @@ def _timing(workload: str, mine: Bench, eager: Bench, base: WorkloadBaseline) ->
         compile=base.compile,
         speedup=Speedup(eager=over_eager, compile=over_compile),
     )
-
-
-def _show(spec: tuple[str, tuple[int, ...]]) -> str:
-    return f"{spec[0]}{list(spec[1])}"
 
 
 def _finite(value: float) -> float | None:
