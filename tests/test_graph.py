@@ -562,9 +562,8 @@ def test_a_finished_run_is_returned_as_it_is(store: SqliteStore, home: Path) -> 
     assert events(store) == told
 
 
-def test_nothing_is_traced_whatever_the_environment_says(home: Path) -> None:
-    script = """
-import asyncio, sys
+PREAMBLE = """
+import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from cudaforge.store.sqlite import SqliteStore
@@ -573,25 +572,15 @@ from support.scripted import *
 assert "langgraph" not in sys.modules and "langsmith" not in sys.modules
 home = Path(sys.argv[1])
 store = SqliteStore(home)
-class Watching(ScriptedModel):
-    async def complete(self, request):
-        from langsmith.utils import tracing_is_enabled
-        assert tracing_is_enabled() is False
-        return await super().complete(request)
 run = scripted_run(store, scripted_spec(rounds=1))
-context = scripted_context(store, Watching("m", [kernel_reply("time_us=80")]))
-assert asyncio.run(drive(run.id, context, home / "checkpoints.db")).outcome.win
 """
-    loud = {f"{p}_{n}": "true" for p in ("LANGSMITH", "LANGCHAIN") for n in ("TRACING", "TRACING_V2")}
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "LANGSMITH_ENDPOINT": "http://127.0.0.1:9",
-        "LANGSMITH_API_KEY": "k",
-        **loud,
-    }
+
+
+def in_a_fresh_process(script: str, home: Path, **environment: str) -> None:
+    """Runs `script` after PREAMBLE; it fails by raising."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, str(home)],
-        env=environment,
+        [sys.executable, "-W", "error", "-c", PREAMBLE + script, str(home)],
+        env={"PATH": "/usr/bin:/bin", **environment},
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
@@ -599,3 +588,30 @@ assert asyncio.run(drive(run.id, context, home / "checkpoints.db")).outcome.win
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_stops_a_run_cleanly(home: Path) -> None:
+    script = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupted(ScriptedModel):
+    async def complete(self, request):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(30)
+run = asyncio.run(drive(run.id, scripted_context(store, Interrupted("m", [])), home / "checkpoints.db"))
+assert run.state == "stopped" and store.calls(run.id)[0].state == "uncertain"
+"""
+    in_a_fresh_process(script, home)
+
+
+def test_nothing_is_traced_whatever_the_environment_says(home: Path) -> None:
+    script = """
+class Watching(ScriptedModel):
+    async def complete(self, request):
+        from langsmith.utils import tracing_is_enabled
+        assert tracing_is_enabled() is False
+        return await super().complete(request)
+context = scripted_context(store, Watching("m", [kernel_reply("time_us=80")]))
+assert asyncio.run(drive(run.id, context, home / "checkpoints.db")).outcome.win
+"""
+    loud = {f"{p}_{n}": "true" for p in ("LANGSMITH", "LANGCHAIN") for n in ("TRACING", "TRACING_V2")}
+    in_a_fresh_process(script, home, LANGSMITH_ENDPOINT="http://127.0.0.1:9", LANGSMITH_API_KEY="k", **loud)
