@@ -208,7 +208,7 @@ def round_output(store: Store, run: Run, number: int, *, prompts: bool = False) 
     base = store.kernel(base_attempt.kernel) if base_attempt and base_attempt.kernel else None
     evaluation = store.result(attempt.evaluation) if attempt.evaluation else None
     profile = store.result(attempt.profile) if attempt.profile else None
-    calls = [c for c in store.calls(run.id) if c.attempt_id == attempt.id]
+    calls = [c for c in store.calls(run.id) if c.attempt_id == attempt.id] if prompts else []
     return RoundOutput(
         run=run.id,
         attempt=attempt_output(attempt),

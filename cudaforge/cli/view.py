@@ -66,6 +66,7 @@ class RunView:
             self._take(stored)
         if new:
             self.run = self.store.run(self.run.id) or self.run
+        if any(_tells_of_a_call(stored) for stored in new):  # calls hold whole prompts: not read without need
             self.tokens, self.usd = spent(self.store.calls(self.run.id))
         return new
 
@@ -101,6 +102,11 @@ class RunView:
         where = f"round {self.stage_round}: " if self.stage_round >= 0 else ""
         elapsed = max(0.0, (now() - self.stage_since).total_seconds())
         return f"{where}{STAGES.get(self.stage, self.stage)} … {output.duration(elapsed)}"
+
+
+def _tells_of_a_call(stored: StoredEvent) -> bool:
+    """Whether tokens or dollars may have changed."""
+    return isinstance(stored.event, StageFinished | RunSuspended | RunFinished | Note)
 
 
 def header(run: Run) -> Table:
