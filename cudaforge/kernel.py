@@ -45,8 +45,8 @@ class Language(StrEnum):
 class Kernel(BaseModel):
     """Frozen sources + language + extra build flags. Two kernels with the same id are the same kernel.
 
-    Raises KernelError (through `Kernel.of`) where files are missing, unknown, empty or too large, or where
-    model.py does not define `class ModelNew`.
+    Raises KernelError (through `Kernel.of`) where files are missing, unknown, empty or too large. Whether they make
+    sense is for the evaluation to say: a model.py that does not parse is a kernel that does not build.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
