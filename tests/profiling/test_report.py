@@ -255,3 +255,15 @@ def test_a_frame_of_nothing_has_its_columns() -> None:
     frame = to_frame([])
     assert len(frame) == 0
     assert "duration_us" in frame
+
+
+def test_a_real_report_of_an_h200_is_read_without_a_gpu() -> None:
+    """Written by ncu 2025.3.1 on an H200 with the `core` set, around a copy that doubles (tests/profiling/gpu)."""
+    seen = read(Path(__file__).parent / "data" / "scale-h200.ncu-rep", entry_functions=["_Z5scalePKfPfi"])
+    (launch,) = seen.launches
+    assert (launch.name, launch.own, launch.grid, launch.block) == ("scale", True, (264, 1, 1), (512, 1, 1))
+    assert launch.duration_us == pytest.approx(248.768)
+    assert max(launch.stalls, key=lambda reason: launch.stalls[reason]) == "long_scoreboard"
+    assert sum(launch.stalls.values()) == pytest.approx(1, abs=0.01)
+    top = seen.hot_lines[0]
+    assert (top.file, top.line, top.text) == ("kernel.cu", 8, "b[i] = x * 2.0f;") and top.share > 0.9
