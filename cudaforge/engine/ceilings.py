@@ -7,7 +7,6 @@ that its memory is gone afterwards.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -41,8 +40,8 @@ def measure(device: str) -> Ceilings:
     )
 
 
-def _best(call: Callable[[], object], device: str, repeats: int = 7) -> float:
-    """Seconds of a call: the lower quartile of several, after a warm-up."""
+def _best(call: Callable[[], object], device: str, repeats: int = 11) -> float:
+    """Seconds of a call: the best of several, after a warm-up."""
     times = []
     for i in range(repeats + 2):
         if device == "cpu":
@@ -58,7 +57,7 @@ def _best(call: Callable[[], object], device: str, repeats: int = 7) -> float:
             seconds = start.elapsed_time(end) / 1e3
         if i >= 2:
             times.append(seconds)
-    return statistics.quantiles(times, n=4)[0]
+    return min(times)
 
 
 def main() -> None:
