@@ -1,0 +1,169 @@
+"""Verdicts on a GPU: real nvcc, IPC memory, sticky errors, ncu. Run with `pytest -m gpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cudaforge.engine.supervisor import Supervisor
+from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, ProfileRequest, Verdict, VerifyRequest
+from cudaforge.kernel import Kernel, Language
+from cudaforge_profiling.report import to_frame
+from cudaforge_profiling.types import Profile
+from support.tasks import MODEL_PY, module, scale_add
+
+pytestmark = pytest.mark.gpu
+
+KERNEL_CU = """
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/function.h>
+#include <tvm/ffi/extra/c_env_api.h>
+#include <cuda_runtime.h>
+using tvm::ffi::TensorView;
+
+__global__ void scale_add_kernel(const float* x, const float* w, const float* y, float* out, long n, int columns) {
+  long i = blockIdx.x * (long)blockDim.x + threadIdx.x;
+  if (i < n) out[i] = x[i] * w[i % columns] + y[i];
+}
+
+void scale_add(TensorView x, TensorView w, TensorView y, TensorView out) {
+  cudaStream_t s = (cudaStream_t)TVMFFIEnvGetStream(x.device().device_type, x.device().device_id);
+  long n = x.numel();
+  scale_add_kernel<<<(n + 255) / 256, 256, 0, s>>>((const float*)x.data_ptr(), (const float*)w.data_ptr(),
+                                                   (const float*)y.data_ptr(), (float*)out.data_ptr(), n, x.size(1));
+}
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(scale_add, scale_add);
+"""
+
+TRITON_PY = """
+import torch
+import triton
+import triton.language as tl
+from torch import nn
+
+@triton.jit
+def kernel(x, w, y, out, n, columns, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m = i < n
+    r = tl.load(x + i, m) * tl.load(w + i % columns, m) + tl.load(y + i, m)
+    tl.store(out + i, r, m)
+
+class ModelNew(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+
+    def forward(self, x, y):
+        out = torch.empty_like(x)
+        kernel[(triton.cdiv(x.numel(), 1024),)](x, self.weight, y, out, x.numel(), x.shape[1], BLOCK=1024)
+        return out
+"""
+
+QUICK = EvaluateOptions(trials=2, time_budget_s=0.05, run_timeout_s=30)
+RIGHT = "return x * self.weight + y"
+
+
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    made = Supervisor(Path(tmp_path_factory.mktemp("gpu-home")), "cuda:0")
+    yield made
+    made.close()
+
+
+def cuda(source: str = KERNEL_CU) -> Kernel:
+    return Kernel.of(Language.CUDA, {"kernel.cu": source, "model.py": MODEL_PY})
+
+
+def evaluate(supervisor: Supervisor, kernel: Kernel, options: EvaluateOptions = QUICK) -> Evaluation:
+    found = supervisor.handle(EvaluateRequest(key="k", task=scale_add(), kernel=kernel, options=options))
+    assert isinstance(found, Evaluation)
+    return found
+
+
+def test_a_right_cuda_kernel_passes(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, cuda())
+    assert found.passed, found.reason
+    assert found.build is not None and found.build.entry_functions
+    assert found.device.kind == "cuda" and found.device.ceilings.copy_bytes_per_s
+    assert found.time_us is not None and 0.5 < found.time_us < 1000
+    assert "cuda events" in found.workloads[0].kernel.clock
+
+
+def test_a_right_triton_kernel_passes(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, Kernel.of(Language.TRITON, {"model.py": TRITON_PY}))
+    assert found.passed, found.reason
+
+
+def test_a_build_failure_names_the_line(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, cuda(KERNEL_CU.replace("if (i < n)", "if (i < m)")))
+    assert found.verdict is Verdict.BUILD_FAILED
+    assert any(d.file == "kernel.cu" and "m" in d.message and d.line == 11 for d in found.diagnostics)
+
+
+def test_a_lost_tail_is_described(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, cuda(KERNEL_CU.replace("(n + 255) / 256, 256", "n / 512, 256")))
+    assert found.verdict is Verdict.INCORRECT
+    assert found.correctness is not None and "NaN" in found.correctness.errors[0].pattern
+
+
+def test_an_illegal_access_is_a_runtime_error_and_the_next_kernel_is_right(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, cuda(KERNEL_CU.replace("out[i] = x[i]", "out[i + (1L << 40)] = x[i]")))
+    assert found.verdict is Verdict.RUNTIME_ERROR
+    assert "illegal" in found.reason.lower() or "CUDA error" in found.reason
+    assert evaluate(supervisor, cuda()).passed
+
+
+def test_an_endless_kernel_times_out_and_the_next_is_right(supervisor: Supervisor) -> None:
+    endless = KERNEL_CU.replace("  if (i < n)", "  while (((volatile float*)out)[0] != 12345.f) {}\n  if (i < n)")
+    found = evaluate(supervisor, cuda(endless), QUICK.model_copy(update={"run_timeout_s": 10.0}))
+    assert (found.verdict, found.rule) == (Verdict.TIMEOUT, "check")
+    assert evaluate(supervisor, cuda()).passed
+
+
+def test_work_on_a_side_stream_that_nobody_joins_is_not_right(supervisor: Supervisor) -> None:
+    forward = (
+        "out = torch.empty_like(x)\n"
+        "self.s = getattr(self, 's', None) or torch.cuda.Stream()\n"
+        "with torch.cuda.stream(self.s):\n"
+        "    torch.cuda._sleep(200_000_000)\n"
+        "    torch.addcmul(y, x, self.weight, out=out)\n"
+        "return out"
+    )
+    assert evaluate(supervisor, module(forward)).verdict is Verdict.INCORRECT
+
+
+def test_a_neighbour_of_lent_memory_cannot_be_read(supervisor: Supervisor) -> None:
+    """A pointer beyond the lent allocation faults: nothing else of the supervisor is mapped behind it."""
+    beyond = KERNEL_CU.replace("x[i] * w", "x[i + (2L << 20) / 4] * w")
+    assert evaluate(supervisor, cuda(beyond)).verdict in (Verdict.RUNTIME_ERROR, Verdict.INCORRECT)
+
+
+def test_the_profile_sees_the_candidates_own_launches(supervisor: Supervisor) -> None:
+    request = ProfileRequest(key="p", task=scale_add(), kernel=cuda(), options=QUICK, time_us=5.0)
+    found = supervisor.handle(request)
+    assert isinstance(found, Profile)
+    assert not found.unavailable, found.unavailable
+    own = [launch for launch in found.launches if launch.own]
+    assert [launch.name for launch in own] == ["scale_add_kernel"]
+    assert own[0].metrics["dram__bytes_read.sum"].value and found.report
+    assert list(to_frame(found.launches)["name"]) == [launch.name for launch in found.launches]
+    assert any(remark.kind == "resource" for remark in found.remarks)
+
+
+def test_the_papers_metric_set_says_what_it_substituted(supervisor: Supervisor) -> None:
+    request = ProfileRequest(key="q", task=scale_add(), kernel=cuda(), options=QUICK, metric_set="paper")
+    found = supervisor.handle(request)
+    assert isinstance(found, Profile) and not found.unavailable
+    assert len(found.launches[0].metrics) >= 20 and found.notes
+
+
+def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
+    found = supervisor.handle(
+        VerifyRequest(key="v", task=scale_add(), kernel=module(RIGHT), options=QUICK, processes=2)
+    )
+    assert found.evaluation.passed and found.aa is not None
+    assert 0.9 < found.aa.value < 1.1
+    speedup = found.evaluation.speedup
+    assert speedup is not None and 0.9 < speedup.eager.value < 1.1
