@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.tasks import MODEL_PY, module, scale_add
 
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, ProfileRequest, Verdict, VerifyRequest
 from cudaforge.kernel import Kernel, Language
 from cudaforge_profiling.report import to_frame
 from cudaforge_profiling.types import Profile
-from support.tasks import MODEL_PY, module, scale_add
 
 pytestmark = pytest.mark.gpu
 
