@@ -311,13 +311,14 @@ class Nodes:
         changes: dict[str, Any] = {"finished": attempt.finished or now()}
         if evaluation is not None:
             base = self.store.attempt(attempt.base) if attempt.base else None
-            before, after = base.time_us if base else None, evaluation.time_us
+            before, after = base.speedup if base else None, evaluation.speedup
             changes |= {
                 "verdict": evaluation.verdict,
                 "reason": evaluation.reason,
                 "speedup": evaluation.speedup,
                 "time_us": evaluation.time_us,
-                "measured_gain": before / after if before and after else None,
+                # By speedups, each paired with eager in its own session: times of two sessions may differ by the machine.
+                "measured_gain": after.eager.value / before.eager.value if before and after else None,
             }
         attempt = attempt.model_copy(update=changes)
         self.store.save_attempt(attempt)

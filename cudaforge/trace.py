@@ -177,7 +177,7 @@ class Attempt(Frozen):
     time_us: float | None = None
     predicted_gain: float | None = None
     measured_gain: float | None = None
-    """Time of the base / time of this one."""
+    """Speedup over eager of this one / that of the base."""
     started: datetime = Field(default_factory=now)
     finished: datetime | None = None
 

@@ -40,12 +40,16 @@ class ChainPolicy:
         return Step(action="revise", base=best.id if best and spec.preset.base == "best" else last.id)
 
     def ranking(self, attempts: Sequence[Attempt]) -> list[Attempt]:
-        """Passing attempts, fastest first, each kernel once (its first attempt)."""
+        """Passing attempts, fastest first, each kernel once (its first attempt).
+
+        Fastest by the speedup over eager, not by the time: the two were measured side by side, so a machine that was
+        slower in one round than in another changes both alike.
+        """
         ranked: dict[str, Attempt] = {}
         for attempt in sorted(attempts, key=lambda a: a.round):
-            if attempt.passed and attempt.kernel is not None and attempt.time_us is not None:
+            if attempt.passed and attempt.kernel is not None and attempt.speedup is not None:
                 ranked.setdefault(attempt.kernel, attempt)
-        return sorted(ranked.values(), key=lambda a: (a.time_us or 0.0, a.round))
+        return sorted(ranked.values(), key=lambda a: (-_speedup(a), a.round))
 
 
 def _stop_reason(
@@ -83,12 +87,16 @@ def _round_seconds(attempts: Sequence[Attempt], seconds: float) -> float:
 
 def _rounds_without_gain(attempts: Sequence[Attempt]) -> int:
     """Rounds since the last one that beat all before it, or since the start."""
-    best, rounds = float("inf"), 0
+    best, rounds = 0.0, 0
     for attempt in attempts:
         rounds += 1
-        if attempt.passed and attempt.time_us is not None and attempt.time_us < best:
-            best, rounds = attempt.time_us, 0
+        if attempt.passed and _speedup(attempt) > best:
+            best, rounds = _speedup(attempt), 0
     return rounds
+
+
+def _speedup(attempt: Attempt) -> float:
+    return attempt.speedup.eager.value if attempt.speedup else 0.0
 
 
 def _failed_repairs(attempts: Sequence[Attempt]) -> int:
