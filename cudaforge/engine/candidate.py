@@ -214,11 +214,13 @@ class Candidate:
 @contextlib.contextmanager
 def _poisoned_allocations() -> Iterator[None]:
     """torch.empty gives NaN (or the largest integer) in place of old memory, so that unwritten elements show."""
-    torch.use_deterministic_algorithms(True, warn_only=True)  # what torch.utils.deterministic fills memory under
+    # Memory is filled under deterministic mode. torch.use_deterministic_algorithms does the same and imports the whole
+    # of inductor besides, which takes seconds.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch._C._set_deterministic_algorithms(False)
 
 
 def _import_package(folder: Path) -> Any:

@@ -97,9 +97,12 @@ def test_a_right_triton_kernel_passes(supervisor: Supervisor) -> None:
 
 
 def test_a_build_failure_names_the_line(supervisor: Supervisor) -> None:
-    found = evaluate(supervisor, cuda(KERNEL_CU.replace("if (i < n)", "if (i < m)")))
+    source = KERNEL_CU.replace("if (i < n)", "if (i < m)")
+    found = evaluate(supervisor, cuda(source))
     assert found.verdict is Verdict.BUILD_FAILED
-    assert any(d.file == "kernel.cu" and "m" in d.message and d.line == 11 for d in found.diagnostics)
+    first = found.diagnostics[0]
+    assert (first.file, first.tool) == ("kernel.cu", "nvcc") and '"m"' in first.message
+    assert "if (i < m)" in source.splitlines()[first.line - 1] == first.source_line
 
 
 def test_a_lost_tail_is_described(supervisor: Supervisor) -> None:
