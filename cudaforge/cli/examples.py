@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cudaforge.errors import UsageError
 
-DEFAULT = "row_softmax"
+DEFAULT = "layer_norm_bias"
 
 
 @dataclass(frozen=True)
