@@ -239,6 +239,7 @@ class Verification(Frozen):
     """The interval over eager clears both 1 and the A/A noise."""
     processes: int = 0
     dropped_blocks: int = 0
+    """Blocks that were disturbed and measured again."""
     note: str = ""
 
 

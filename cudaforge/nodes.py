@@ -317,7 +317,7 @@ class Nodes:
                 "reason": evaluation.reason,
                 "speedup": evaluation.speedup,
                 "time_us": evaluation.time_us,
-                # By speedups, each paired with eager in its own session: times of two sessions may differ by the machine.
+                # By speedups, each paired with eager in its own session: the machine differs between sessions.
                 "measured_gain": after.eager.value / before.eager.value if before and after else None,
             }
         attempt = attempt.model_copy(update=changes)

@@ -145,7 +145,9 @@ def optimize(
 
 
 def demo(
-    task: Annotated[str | None, typer.Option("--task", help="An example's name.", show_default="layer_norm_bias")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="An example's name.", show_default="layer_norm_bias")
+    ] = None,
     language: Annotated[
         Literal["cuda", "cpp"] | None,
         typer.Option("--language", help="Of the kernels.", show_default="cuda with GPU and nvcc, or cpp"),

@@ -230,6 +230,17 @@ class Child:
                 return f"was ended by {signal.Signals(number).name}"
         return f"ended with exit code {code}"
 
+    def preemptions(self) -> int:
+        """How often the child's threads had to give up a core to somebody else, as the kernel counts it."""
+        count, todo = 0, [self.process.pid]
+        while todo:
+            for task in Path(f"/proc/{todo.pop()}/task").glob("*"):
+                with contextlib.suppress(OSError, ValueError):  # a thread may end while it is looked at
+                    status = (task / "status").read_text()
+                    count += int(status.rpartition("nonvoluntary_ctxt_switches:")[2])
+                    todo += [int(pid) for pid in (task / "children").read_text().split()]
+        return count
+
     def kill(self) -> None:
         """Ends the process, its group and everything in its pid namespace. Idempotent."""
         with contextlib.suppress(ProcessLookupError, PermissionError):

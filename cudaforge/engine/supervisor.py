@@ -303,6 +303,7 @@ class Supervisor:
         names = ("kernel", "eager", "control", "compile")
         timings: list[WorkloadTiming] = []
         controls: list[Interval] = []
+        dropped = 0
         results: list[Correctness] = []
         for workload, base in zip(task.meta.workloads, baseline.workloads, strict=True):
             blocks: dict[str, list[float]] = {name: [] for name in names}
@@ -332,6 +333,7 @@ class Supervisor:
                     if candidate is not None:
                         candidate.close()
                         machine.prove_usable(self.where)
+                dropped += sum(bench.dropped for bench in benches.values())
                 for name, bench in benches.items():
                     blocks[name] += bench.blocks_us
                     samples[name] += bench.samples_us
@@ -355,7 +357,9 @@ class Supervisor:
         assert evaluation.speedup is not None
         win = evaluation.speedup.eager.low > max(1.0, control.high, 1 / control.low)
         note = "" if win else "a tie: the interval does not clear 1 and the A/A control's noise"
-        return Verification(evaluation=evaluation, aa=control, win=win, processes=processes, note=note)
+        return Verification(
+            evaluation=evaluation, aa=control, win=win, processes=processes, dropped_blocks=dropped, note=note
+        )
 
     def _verify_benches(
         self, candidate: CandidateHost, reference: ReferenceHost, base: WorkloadBaseline
