@@ -37,7 +37,7 @@ def from_build(request: ProfileRequest, built: Built, baseline: Baseline, device
         tool="compiler remarks and achieved rates",
         roofline=roofline(first.bytes, first.flops, dtype, device.ceilings, request.time_us),
         remarks=built.build.remarks,
-        unavailable="no hardware counters are read on a CPU" if device.kind == "cpu" else "",
+        unavailable="those of a CPU are not read in this version" if device.kind == "cpu" else "",
     )
 
 

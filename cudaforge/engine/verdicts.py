@@ -80,6 +80,10 @@ def describe_errors(errors: tuple[OutputError, ...]) -> str:
     share = first.mismatched / max(first.total, 1)
     name = "the output" if first.output == "output" else f"output {first.output}"
     parts = [f"{name}: {first.mismatched} of {first.total} elements ({share:.2%}) are wrong"]
+    if first.total == 1:  # a scalar: its values say more than any pattern
+        _, want, got = first.first[0]
+        shown = ["not finite" if x is None else f"{x:.9g}" for x in (got, want)]
+        return f"{name} is {shown[0]} where {shown[1]} is right."
     if first.max_abs is not None:
         parts.append(f"largest error {first.max_abs:.3g}")
     if first.pattern:
