@@ -92,6 +92,15 @@ def remarks(text: str, file: str, source: str = "") -> tuple[Remark, ...]:
 
 _LOOP = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: (?P<kind>optimized|missed): +(?P<message>.*)$")
 _FAILED = "couldn't vectorize loop"
+# Statements on hand-written SIMD, in g++'s notation: intrinsics, accesses through their types, which may alias (but
+# not a memcpy of one plain number), and GCC's vector types.
+_BY_HAND = re.compile(r"__builtin_ia32_|\bvector\(\d+\)|\b__m\d+|\buint(?:128|256|512)_t\b|MEM\[\([^)]*\{ref-all\}\)")
+_NO_VECTOR = ("no vectype for stmt", "unsupported use in stmt")
+_ORDERED = (
+    "values pass from one iteration to the next in an order that g++ must keep; for a sum or a maximum "
+    "#pragma omp simd reduction(...) lifts that"
+)
+_OMP_DATA = re.compile(r"^(?P<file>[^:\s]+):(?P<line>\d+):\d+: note: .*\.omp_data_o\b")
 
 
 def parse_vectorization(text: str, *, file: str = "kernel.cpp", limit: int = 24) -> tuple[Remark, ...]:
@@ -99,17 +108,40 @@ def parse_vectorization(text: str, *, file: str = "kernel.cpp", limit: int = 24)
 
     One remark a line and kind, missed loops first since they are what can be acted on, at most `limit`. g++ tries one
     loop in several vector widths: a loop that one of them vectorised is not missed, and the widest is reported.
+
+    Left out is what says nothing of the kernel's loops: that hand-written SIMD cannot be vectorised once more, and
+    what g++ did with the code that it made itself for an OpenMP region, at the line of its pragma.
     """
     vectorized: dict[int, str] = {}
     missed: dict[int, str] = {}
+    by_hand: set[int] = set()
+    generated: set[int] = set()
+    pragmas = {
+        int(match["line"])
+        for match in map(_OMP_DATA.match, text.splitlines())
+        if match and PurePosixPath(match["file"]).name == file
+    }
     for line, kind, message in _loops(text, file):
         if kind == "optimized":
+            if message.startswith("basic block") and line in pragmas:
+                continue
             # A loop outranks the straight-line code around it; the widest width comes first.
             better = line not in vectorized or vectorized[line].startswith("basic block")
             if "vectorized" in message and better:
                 vectorized[line] = message
         else:
+            if line in pragmas and "number of iterations" in message:
+                generated.add(line)
+            if _BY_HAND.search(message):
+                by_hand.add(line)
             missed[line] = max(missed.get(line, ""), message, key=len)
+    if by_hand:  # such a kernel's other loops of this kind go over the lanes of a register
+        by_hand |= {line for line, message in missed.items() if any(reason in message for reason in _NO_VECTOR)}
+    missed = {
+        line: _plain(message).replace("unsupported use in stmt", _ORDERED)
+        for line, message in missed.items()
+        if line not in by_hand | generated
+    }
     ordered = [
         *((line, "missed", message) for line, message in sorted(missed.items()) if line not in vectorized),
         *((line, "vectorized", m) for line, m in sorted(vectorized.items()) if not m.startswith("basic block")),
@@ -141,12 +173,16 @@ def _loops(text: str, file: str) -> Iterator[tuple[int, str, str]]:
         elif failed:
             # The reason follows the failure, at the statement or in the header that the loop calls into.
             where = f" (line {line})" if here and line != failed else ""
-            yield failed, "missed", f"{_FAILED}: {_reason(message)}{where}"
+            yield failed, "missed", f"{_FAILED}: {message}{where}"
             failed = 0
 
 
-def _reason(message: str) -> str:
-    call = re.search(r"statement clobbers memory: .*?\b(?:__builtin_)?(\w+) \(", message)
+def _plain(message: str) -> str:
+    """g++'s words for a reason, made readable."""
+    call = re.search(
+        r"statement clobbers memory: .*?\b(?:__builtin_)?(?P<name>\w+) \(.*?(?P<where> \(line \d+\))?$", message
+    )
     if call:
-        return f"it calls {short_name(demangle(call[1]))}, which has no vector version here"
-    return message.removeprefix("not vectorized: ").rstrip(". ")
+        name = short_name(demangle(call["name"]))
+        return f"{_FAILED}: it calls {name}, which has no vector version here{call['where'] or ''}"
+    return re.sub(r"\.(?= \(line \d+\)$|$)", "", message.replace("not vectorized: ", ""))

@@ -106,6 +106,39 @@ def test_loops_are_vectorized_or_missed_with_a_reason(tmp_path: Path) -> None:
     assert [remark.kind for remark in found][:2] == ["missed", "missed"]
 
 
+BY_HAND = """\
+typedef float Vec __attribute__((vector_size(32)));
+typedef float Loose __attribute__((vector_size(32), aligned(4), may_alias));
+void squares(const float* x, float* y, long n) {
+#pragma omp parallel for
+  for (long r = 0; r < n; r++) {
+    Vec sum = {};
+    for (long i = 0; i < 512; i += 8) sum += *(const Loose*)(x + r * 512 + i) * *(const Loose*)(x + r * 512 + i);
+    float total = 0;
+    for (int k = 0; k < 8; k++) total += sum[k];
+    y[r] = total;
+  }
+}
+"""
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++")
+def test_hand_written_simd_and_openmp_pragmas_are_not_remarked_upon(tmp_path: Path) -> None:
+    (tmp_path / "kernel.cpp").write_text(BY_HAND, encoding="utf-8")
+    text = log([str(GXX), "-O3", "-mavx512f", "-fopenmp", "-fopt-info-vec-all", "-c", "kernel.cpp"], tmp_path)
+    assert "no vectype" in text and "basic block part vectorized" in text
+    found = remarks(text, "kernel.cpp")
+    assert not {4, 7, 9} & {remark.line for remark in found if remark.kind == "missed"}
+    assert 4 not in {remark.line for remark in found}
+
+
+def test_a_sum_that_gxx_must_keep_in_order_says_what_lifts_that() -> None:
+    text = "kernel.cpp:3:61: missed: couldn't vectorize loop\n"
+    text += "kernel.cpp:3:7: missed: not vectorized: unsupported use in stmt.\n"
+    (remark,) = remarks(text, "kernel.cpp")
+    assert "#pragma omp simd reduction" in remark.message
+
+
 def test_vectorization_remarks_are_capped_and_of_one_file() -> None:
     text = "".join(f"kernel.cpp:{line}:3: missed: couldn't vectorize loop\n" for line in range(1, 100))
     text += "/usr/include/c++/12/bits/x.h:7:3: optimized: loop vectorized using 32 byte vectors\n"
