@@ -12,9 +12,10 @@ from typing import Literal
 from cudaforge.evaluation import Baseline, Verdict
 from cudaforge.kernel import Kernel, Language
 from cudaforge.task import Task
-from cudaforge.trace import Action, Message, Preset
+from cudaforge.trace import Action, Attempt, Message, Plan, Preset
 from cudaforge_profiling.types import Device
 from cudaforge_prompts import example, render
+from cudaforge_prompts.text import factor, time
 
 Call = Literal["draft", "repair", "revise", "diagnose", "advise"]
 
@@ -28,12 +29,52 @@ class HistoryEntry:
     verdict: Verdict | None
     """None where no reply could be parsed."""
     summary: str = ""
-    """What was tried, or what went wrong: a plan's method, a verdict's reason. Untrusted text."""
+    """What went wrong: a verdict's reason, why a reply could not be read. Untrusted text."""
+    tried: str = ""
+    """What the Judge said: a plan's method, or the critical issue that a repair was to mend. Untrusted text."""
     time_us: float | None = None
     speedup: float | None = None
     """Over eager."""
     predicted_gain: float | None = None
     measured_gain: float | None = None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> HistoryEntry:
+        """What is worth telling of a finished attempt."""
+        advice = attempt.advice
+        return cls(
+            round=attempt.round,
+            action=attempt.action,
+            verdict=attempt.verdict,
+            summary=attempt.reason or attempt.reply_error,
+            tried=advice.method if isinstance(advice, Plan) else advice.critical_issue if advice else "",
+            time_us=attempt.time_us,
+            speedup=attempt.speedup.eager.value if attempt.speedup else None,
+            predicted_gain=attempt.predicted_gain,
+            measured_gain=attempt.measured_gain,
+        )
+
+    def text(self) -> str:
+        """One line of numbers, then what was tried and what went wrong, a line each. Untrusted: to be fenced."""
+        facts = [f"round {self.round}, {self.action}: {self.verdict or 'no usable reply'}"]
+        facts += [time(self.time_us)] if self.time_us else []
+        facts += [f"{factor(self.speedup)} over eager"] if self.speedup else []
+        facts += [f"predicted gain {factor(self.predicted_gain)}"] if self.predicted_gain else []
+        facts += [f"measured gain {factor(self.measured_gain)}"] if self.measured_gain else []
+        lines = [", ".join(facts)]
+        label = "to mend" if self.action is Action.REPAIR else "tried"
+        lines += [f"  {label}: {_line(self.tried, 120)}"] if self.tried else []
+        lines += [f"  result: {_line(self.summary, 280)}"] if self.summary else []
+        return "\n".join(lines)
+
+
+def _line(text: str, limit: int) -> str:
+    """`text` on one line of at most `limit` characters, cut between words where there are any."""
+    flat = " ".join(text.split())
+    if len(flat) <= limit:
+        return flat
+    cut = flat[: limit - 4]
+    return f"{cut[: cut.rfind(' ')] if ' ' in cut[limit // 2 :] else cut} ..."
 
 
 @dataclass(frozen=True)
@@ -110,12 +151,13 @@ class Briefing:
         The system message holds what stays the same over a run (device, rules, example), so that servers
         which cache prefixes charge it once.
         """
+        history = self.history[-self.preset.history :] if self.preset.history else ()
         context: dict[str, object] = {
             "task": self.task,
             "language": self.language.value,
             "device": self.device,
             "baseline": self.baseline,
-            "history": self.history[-self.preset.history :] if self.preset.history else (),
+            "history_text": "\n".join(entry.text() for entry in history),
             "show": self.view(call),
             "self_refine": self.preset.self_refine,
             "example": example(self.language.value, self.device.kind),

@@ -7,7 +7,7 @@ import warnings
 
 from cudaforge.agents.briefing import Briefing, kernel_context
 from cudaforge.agents.evidence import failure
-from cudaforge.agents.measurements import profile_text
+from cudaforge.agents.measurements import profile_context
 from cudaforge.agents.reply import Block, blocks, normalize
 from cudaforge.errors import KernelError, ReplyError
 from cudaforge.evaluation import Evaluation
@@ -49,7 +49,7 @@ def revise(
         "revise",
         **kernel_context(kernel, "Your kernel"),
         timed=evaluation if evaluation.passed else None,
-        profile_text=profile_text(profile, kernel, evaluation, metrics_only=briefing.paper),
+        **profile_context(profile, kernel, evaluation, metrics_only=briefing.paper),
         advice_text=_plan_text(plan) if plan else "",
     )
 

@@ -117,7 +117,10 @@ def _incorrect(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
 
 
 def _comparison(found: Correctness) -> str:
-    line = f"{found.passed} of {found.trials} trials passed. Tolerance: {found.tolerance}"
+    line = f"{found.passed} of {found.trials} trials passed"
+    if found.errors:
+        line = f"trial {found.passed + 1} failed, which ended the check ({found.passed} passed before it)"
+    line += f". Tolerance: {found.tolerance}"
     if found.worst_ratio is not None:
         line += f". Largest error / allowed error: {found.worst_ratio:.4g}"
     return line + "".join(f"\nnote: {flag}" for flag in found.flags)
@@ -125,8 +128,12 @@ def _comparison(found: Correctness) -> str:
 
 def _output_error(error: OutputError) -> str:
     share = error.mismatched / error.total if error.total else 0.0
-    lines = [f"output {error.output}: {error.mismatched:,} of {error.total:,} elements are wrong ({share:.3%})"]
-    if error.pattern:
+    name = "the output" if error.output == "output" else f"output {error.output}"
+    lines = [f"{name}: {error.mismatched:,} of {error.total:,} elements are wrong ({share:.3%})"]
+    if error.total == 1 and error.first:  # a scalar: its values say all
+        _, expected, got = error.first[0]
+        lines = [f"{name}, a single number: expected {_number(expected)}, got {_number(got)}"]
+    elif error.pattern:
         lines.append(f"  where: {error.pattern}")
     if error.max_abs is not None:
         lines.append(f"  largest absolute error: {error.max_abs:.6g}")
@@ -134,7 +141,7 @@ def _output_error(error: OutputError) -> str:
         lines.append(f"  largest relative error: {error.max_rel:.6g}")
     if error.reference_max_abs is not None:
         lines.append(f"  PyTorch's own largest absolute error in this dtype: {error.reference_max_abs:.6g}")
-    for index, expected, got in error.first[:10]:
+    for index, expected, got in error.first[:10] if error.total > 1 else ():
         lines.append(f"  at {list(index)}: expected {_number(expected)}, got {_number(got)}")
     return "\n".join(lines)
 

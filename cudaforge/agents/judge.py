@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from cudaforge.agents.briefing import Briefing, kernel_context
 from cudaforge.agents.evidence import failure
-from cudaforge.agents.measurements import profile_text
+from cudaforge.agents.measurements import profile_context
 from cudaforge.agents.reply import json_object, key_form, normalize
 from cudaforge.errors import ReplyError
 from cudaforge.evaluation import Evaluation
@@ -69,7 +69,7 @@ def advise(briefing: Briefing, kernel: Kernel, evaluation: Evaluation, profile: 
         "advise",
         **kernel_context(kernel, "The kernel"),
         timed=evaluation if evaluation.passed else None,
-        profile_text=profile_text(profile, kernel, evaluation, metrics_only=briefing.paper),
+        **profile_context(profile, kernel, evaluation, metrics_only=briefing.paper),
     )
 
 

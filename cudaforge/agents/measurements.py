@@ -11,7 +11,7 @@ from cudaforge.evaluation import Evaluation
 from cudaforge.kernel import Kernel
 from cudaforge_profiling.metrics import SPECS, STALL_MEANINGS
 from cudaforge_profiling.types import HotLine, Launch, Metric, Profile, Remark, Roofline
-from cudaforge_prompts.text import percent, si, size, time
+from cudaforge_prompts.text import factor, percent, si, size, time
 
 MAX_LAUNCHES = 12
 MAX_HOT_LINES = 15
@@ -25,6 +25,16 @@ DRAM_BYTES = (
 )
 
 
+def profile_context(
+    profile: Profile | None, kernel: Kernel, evaluation: Evaluation, *, metrics_only: bool
+) -> dict[str, object]:
+    """What the section with a profile needs; `sampled` is whether there are launches to be read."""
+    return {
+        "profile_text": profile_text(profile, kernel, evaluation, metrics_only=metrics_only),
+        "sampled": bool(profile and (profile.launches or profile.hot_lines)),
+    }
+
+
 def profile_text(
     profile: Profile | None, kernel: Kernel, evaluation: Evaluation | None = None, *, metrics_only: bool = False
 ) -> str:
@@ -36,6 +46,10 @@ def profile_text(
     if profile is None:
         return "No profile was made."
     parts = []
+    if evaluation and len(evaluation.workloads) > 1:
+        first = evaluation.workloads[0]
+        parts.append(f"Only the first workload is profiled: {first.workload}")
+        profile = profile.model_copy(update={"roofline": _taking(profile.roofline, first.kernel.median_us)})
     if profile.unavailable:
         parts.append(f"No hardware counters: {profile.unavailable}")
     if profile.roofline and (not metrics_only or not profile.launches):
@@ -52,16 +66,30 @@ def profile_text(
     return "\n\n".join(part for part in parts if part) or f"{profile.tool} gave no measurements."
 
 
+def _taking(roofline: Roofline | None, us: float) -> Roofline | None:
+    """The same for a kernel that takes `us`: it may have been made with the mean time over all workloads."""
+    if roofline is None:
+        return None
+    rates = {
+        "achieved_bytes_per_s": roofline.bytes / us * 1e6,
+        "achieved_flops_per_s": roofline.flops / us * 1e6 if roofline.flops else None,
+        "share_of_floor": roofline.floor_us / us if roofline.floor_us else None,
+    }
+    return roofline.model_copy(update=rates)
+
+
 def _roofline(profile: Profile, roofline: Roofline, *, floor: bool) -> str:
     ceilings = profile.device.ceilings
     lines = []
     if floor and roofline.floor_us:
-        share = f"; reached {percent(roofline.share_of_floor)} of its speed" if roofline.share_of_floor else ""
-        lines.append(f"floor {time(roofline.floor_us)}, bound by {roofline.bound}{share}")
+        taken = f"; the kernel takes {factor(1 / roofline.share_of_floor)} that time" if roofline.share_of_floor else ""
+        lines.append(f"floor (an estimate) {time(roofline.floor_us)}, bound by {roofline.bound}{taken}")
     if roofline.achieved_bytes_per_s:
         line = f"achieved {si(roofline.achieved_bytes_per_s)}B/s of the least bytes ({size(roofline.bytes)})"
         if copy := ceilings.copy_bytes_per_s:
-            line += f": {percent(roofline.achieved_bytes_per_s / copy)} of the measured copy rate, {si(copy)}B/s"
+            line += f": {factor(roofline.achieved_bytes_per_s / copy)} the measured copy rate, {si(copy)}B/s"
+            if roofline.achieved_bytes_per_s > copy:
+                line += " (caches hold a part of it, or it reads more than a copy does)"
         lines.append(line)
     if roofline.achieved_flops_per_s:
         line = f"achieved {si(roofline.achieved_flops_per_s)}FLOP/s of the reference's operations"

@@ -88,7 +88,6 @@ def versions(device: Device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "tvm-ffi": tvm_ffi.__version__,
-        "kernel": platform.release(),
     }
     if device.kind == "cuda":
         found |= {"cuda": str(torch.version.cuda), "driver": str(device.details.get("driver", ""))}
