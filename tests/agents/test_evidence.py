@@ -1,9 +1,9 @@
 import pytest
-from support.briefings import cpu_profile, failed, gpu_profile, kernel, passed
+from support.briefings import cpu_profile, failed, gpu_profile, kernel, passed, samples
 
 from cudaforge.agents.evidence import failure
 from cudaforge.agents.measurements import profile_text
-from cudaforge.evaluation import Diagnostic, Verdict
+from cudaforge.evaluation import Correctness, Diagnostic, Interval, OutputError, Speedup, Verdict, WorkloadTiming
 from cudaforge.kernel import Kernel, Language
 
 CUDA = kernel(Language.CUDA)
@@ -57,7 +57,7 @@ def test_a_fatal_error_is_said_to_hide_later_ones() -> None:
 def test_a_wrong_result_says_where_how_much_and_what_pytorch_itself_reaches() -> None:
     found = failure(failed(Verdict.INCORRECT), CUDA)
     for fact in (
-        "0 of 2 trials passed",
+        "trial 1 failed, which ended the check (0 passed before it)",
         "Largest error / allowed error: 1e+06",
         "output 0: 128 of 8,192 elements are wrong (1.562%)",
         "where: all of row 63",
@@ -78,6 +78,15 @@ def test_small_errors_nearly_everywhere_point_at_precision() -> None:
     correctness = evaluation.correctness.model_copy(update={"errors": (error,)})
     hints = failure(evaluation.model_copy(update={"correctness": correctness}), CUDA).hints
     assert any("precision" in hint for hint in hints)
+
+
+def test_a_wrong_scalar_shows_its_values_instead_of_a_share() -> None:
+    error = OutputError(output="output", mismatched=1, total=1, max_abs=1.5, first=(((), 2.5, 1.0),), pattern="all")
+    correctness = Correctness(trials=3, passed=2, tolerance="t", errors=(error,))
+    log = failure(failed(Verdict.INCORRECT, correctness=correctness), CUDA).log
+    assert "trial 3 failed, which ended the check (2 passed before it)" in log
+    assert "the output, a single number: expected 2.5, got 1" in log
+    assert "output output" not in log and "elements" not in log and "where" not in log
 
 
 def test_an_incorrect_verdict_without_a_comparison_still_has_its_reason() -> None:
@@ -111,7 +120,7 @@ def test_late_cuda_errors_are_explained() -> None:
 def test_a_profile_begins_with_the_floor_and_ends_with_source_lines() -> None:
     text = profile_text(gpu_profile(), CUDA, passed())
     order = [
-        "floor 303 us, bound by memory; reached 50.0 % of its speed",
+        "floor (an estimate) 303 us, bound by memory; the kernel takes 2x that time",
         "1 of 2 launches are this kernel's own (ncu 2025.3.1)",
         "launch 3: softmax_kernel, grid 64x1x1, block 256x1x1, 606 us under the profiler",
         "dram__bytes_read.sum: 96 KiB (bytes read from device memory)",
@@ -139,13 +148,31 @@ def test_the_bare_metrics_hold_neither_times_nor_source_lines() -> None:
 def test_a_cpu_profile_shows_rates_against_the_measured_ceiling_and_remarks() -> None:
     text = profile_text(cpu_profile(), CPP, passed(Language.CPP))
     assert text.startswith("No hardware counters: COUNTERS-MARK")
-    assert "achieved 10 GB/s of the least bytes (64 KiB): 50.0 % of the measured copy rate, 20 GB/s" in text
+    assert "achieved 10 GB/s of the least bytes (64 KiB): 0.5x the measured copy rate, 20 GB/s" in text
     assert "achieved 2 GFLOP/s" in text
     missed, vectorized = text.index("kernel.cpp:10 missed: REMARK-MARK"), text.index("loop vectorized")
     assert missed < vectorized, "what was missed comes first"
     assert "REMARK-MARK | for (int64_t i = 0; i < n; ++i)" in text
     bare = profile_text(cpu_profile(), CPP, metrics_only=True)
     assert "10 GB/s" in bare and "floor" not in bare and "REMARK-MARK" not in bare
+
+
+def test_more_than_a_copy_reaches_is_explained() -> None:
+    profile = cpu_profile()
+    assert profile.roofline
+    fast = profile.model_copy(update={"roofline": profile.roofline.model_copy(update={"achieved_bytes_per_s": 2.3e10})})
+    assert "1.15x the measured copy rate, 20 GB/s (caches hold a part of it" in profile_text(fast, CPP)
+
+
+def test_of_several_workloads_the_profiled_one_is_named_and_its_own_time_counts() -> None:
+    speedup = Speedup(eager=Interval(value=2, low=2, high=2))
+    timings = tuple(
+        WorkloadTiming(workload=name, kernel=samples(us), eager=samples(us), speedup=speedup)
+        for name, us in (("small", 101.0), ("big", 9000.0))
+    )
+    text = profile_text(cpu_profile(), CPP, passed(Language.CPP).model_copy(update={"workloads": timings}))
+    assert text.startswith("Only the first workload is profiled: small")
+    assert "the kernel takes 0.333x that time" in text
 
 
 def test_the_builds_remarks_stand_in_for_the_profiles() -> None:

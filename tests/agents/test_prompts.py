@@ -15,13 +15,15 @@ from support.briefings import (
     passed,
     samples,
 )
+from support.records import attempt
 
 from cudaforge.agents import coder, judge, reask
+from cudaforge.agents.briefing import HistoryEntry
 from cudaforge.errors import ReplyError
 from cudaforge.evaluation import Evaluation, Interval, Speedup, Verdict, WorkloadBaseline, WorkloadTiming
 from cudaforge.kernel import Language
 from cudaforge.task import Tolerance, Workload
-from cudaforge.trace import PRESETS, Message
+from cudaforge.trace import PRESETS, Action, Message
 
 FAILURES = [v for v in Verdict if v is not Verdict.PASSED]
 VARIANTS = {
@@ -87,7 +89,7 @@ def test_the_default_always_shows_reference_numbers_and_history() -> None:
         shown = has(call, REFERENCE, "HISTORY-MARK", "1.01 ms", "707 us", "303 us", *DEVICE, TOLERANCE)
         assert all(shown), shown
     for call in calls[3:]:
-        assert all(has(call, "606 us", "1.67x", "1.17x", "50.0 %", "kernel.cu:13", METRICS))
+        assert all(has(call, "606 us", "1.67x", "1.17x", "takes 2x the floor's time", "kernel.cu:13", METRICS))
 
 
 def test_the_paper_draft_sees_example_task_and_device() -> None:
@@ -147,11 +149,42 @@ def test_history_shows_the_last_entries_that_the_preset_allows() -> None:
     b = briefing(preset=PRESETS["default"].model_copy(update={"history": 1}))
     assert has(coder.draft(b), "HISTORY-MARK", "no usable reply") == [True, False]
     shown = text(coder.draft(briefing()))
-    assert "round 0, draft: no usable reply: no code block" in shown
+    assert "round 0, draft: no usable reply\n  result: no code block" in shown
     assert (
-        "round 1, draft: PASSED, 909 us, 1.11x over eager, predicted gain 1.5x, measured gain 1.2x: HISTORY-MARK"
-        in shown
+        "round 1, draft: PASSED, 909 us, 1.11x over eager, predicted gain 1.5x, measured gain 1.2x\n"
+        "  result: HISTORY-MARK" in shown
     )
+
+
+def test_history_tells_of_an_attempt_what_it_was_to_mend_and_keeps_its_backticks() -> None:
+    long = DIAGNOSIS.model_copy(update={"critical_issue": "`kernel.cpp:18` reads past the row. " + "word " * 40})
+    repaired = attempt(action=Action.REPAIR, advice=long, verdict=Verdict.INCORRECT, reason="No. Still.", time_us=None)
+    entry = HistoryEntry.of(repaired).text().split("\n")
+    assert entry[0].startswith("round 0, repair: INCORRECT")
+    assert entry[1].startswith("  to mend: `kernel.cpp:18` reads past the row. word") and entry[1].endswith("word ...")
+    assert len(entry[1]) < 140
+    assert entry[2] == "  result: No. Still."
+    assert HistoryEntry.of(attempt()).text().endswith("\n  tried: tiling")
+
+
+def test_times_and_speedups_of_a_kernel_stand_beside_the_eager_time_that_they_were_measured_with() -> None:
+    timing = WorkloadTiming(
+        workload="default",
+        kernel=samples(606.0),
+        eager=samples(1012.0 * 27),
+        speedup=Speedup(eager=Interval(value=45, low=44, high=46)),
+    )
+    call = coder.revise(
+        briefing(), kernel(Language.CUDA), passed().model_copy(update={"workloads": (timing,)}), None, None
+    )
+    assert all(has(call, "timed by itself", "**the kernel below: 606 us**, and eager beside it 27.3 ms: 1.67x over"))
+
+
+def test_only_a_profile_with_launches_says_how_to_read_them() -> None:
+    gpu = judge.advise(briefing(), kernel(Language.CUDA), passed(), gpu_profile())
+    cpu = judge.advise(briefing(Language.CPP), kernel(Language.CPP), passed(Language.CPP), cpu_profile())
+    assert has(gpu, "Reading it") == [True] and not any(has(cpu, "Reading it", "warp", "stall"))
+    assert text(cpu).count("No hardware counters") == 1
 
 
 # -- the contract ------------------------------------------------------------------------------------------------
@@ -214,7 +247,14 @@ def test_several_workloads_are_listed_with_their_numbers() -> None:
     )
     call = coder.revise(b, kernel(Language.CUDA), passed().model_copy(update={"workloads": timings}), None, None)
     assert all(has(call, "small: rows = 7", "big: as the file says", "Workload small:", "100 us", "200 us"))
-    assert all(has(call, "torch.compile: failed", "floor: not known", "on big: 44 us, 2.22x over eager"))
+    assert all(
+        has(
+            call,
+            "torch.compile: failed",
+            "floor: not known",
+            "on big: 44 us, and eager beside it 200 us: 2.22x over eager",
+        )
+    )
 
 
 # -- what is untrusted stays data --------------------------------------------------------------------------------
