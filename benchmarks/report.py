@@ -64,7 +64,8 @@ def report(store: SqliteStore, run: Run, command: str) -> tuple[str, dict[str, o
         *rows(store, run),
         "",
         f"Run {run.id}, {run.created:%Y-%m-%d}; {len(store.attempts(run.id))} rounds; "
-        f"models recorded:{run.spec.coder.split('/')[-1]}; evaluator {run.spec.evaluator.partition(':')[0]}; {verification.processes} verification processes.",
+        f"models recorded:{run.spec.coder.split('/')[-1]}; evaluator {run.spec.evaluator.partition(':')[0]}; "
+        f"{verification.processes} verification processes.",
         f"Versions: {versions}.",
         f"Isolation: {'; '.join(evaluation.isolation)}.",
         f"Command: `{command}`",
