@@ -18,7 +18,7 @@ from cudaforge.cli.shapes import (
     Tokens,
 )
 from cudaforge.errors import UsageError
-from cudaforge.evaluation import Evaluation, Verification
+from cudaforge.evaluation import Evaluation, Verification, geometric_mean
 from cudaforge.kernel import Kernel
 from cudaforge.ports import Store
 from cudaforge.trace import (
@@ -112,6 +112,12 @@ def verification_of(store: Store, run: Run) -> Verification | None:
     return result if isinstance(result, Verification) else None
 
 
+def eager_us(evaluation: Evaluation) -> float | None:
+    """What eager took beside the kernel; None where there is no time. Geometric mean over the workloads."""
+    times = [timing.eager.median_us for timing in evaluation.workloads]
+    return geometric_mean(times) if times else None
+
+
 def _best(run: Run, attempts: Sequence[Attempt], verification: Verification | None) -> BestOutput | None:
     by_id = {a.id: a for a in attempts}
     verified = run.outcome is not None and run.outcome.win
@@ -171,12 +177,16 @@ def call_output(call: Call) -> CallOutput:
 
 
 def tried(attempt: AttemptOutput) -> str:
-    """What the round tried, in a few words."""
+    """What the round tried, or was to mend, in a few words; empty while nobody has said so."""
     if attempt.plan:
         return attempt.plan.method
     if attempt.diagnosis:
-        return attempt.diagnosis.minimal_fix_hint
-    return {"draft": "first draft", "repair": "repair from the raw error"}.get(attempt.action, attempt.action)
+        return attempt.diagnosis.critical_issue
+    under_way = attempt.verdict is None and not attempt.kernel and not attempt.reply_error
+    if under_way and attempt.action != "draft":
+        return ""  # the Judge may still be asked
+    alone = {"draft": "first draft", "repair": "repair from the raw error", "revise": "revision without a plan"}
+    return alone.get(attempt.action, attempt.action)
 
 
 def run_row(store: Store, run: Run) -> RunRow:

@@ -104,7 +104,7 @@ def profile(
     else:
         out().print(found.evaluation(evaluation))
         if seen:
-            out().print(found.profile(seen))
+            out().print(found.profile(seen, [timing.workload for timing in evaluation.workloads]))
     _leave(evaluation)
 
 
@@ -139,7 +139,7 @@ async def _look(
             options=options,
             kernel=kernel,
             metric_set=metrics,
-            time_us=evaluation.time_us,
+            time_us=evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us,
         )
         return evaluation, await evaluator.profile(request)
     except Suspended as waiting:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cudaforge.cli import output
+from cudaforge.cli.describe import eager_us
 from cudaforge.evaluation import Correctness, Diagnostic, Evaluation, OutputError
 from cudaforge_profiling.types import Profile
 
@@ -25,7 +29,7 @@ def evaluation(found: Evaluation, *, provenance: bool = True) -> RenderableType:
     if len(found.diagnostics) > MOST_DIAGNOSTICS:
         parts.append(Text(f"  and {len(found.diagnostics) - MOST_DIAGNOSTICS} more messages", "dim"))
     if found.correctness:
-        parts += [Text(line) for line in correctness(found.correctness)]
+        parts += [Text(line) for line in correctness(found.correctness, _workload(found.reason))]
     parts += _times(found)
     if found.output_tail.strip() and not found.passed:
         parts.append(Text("it printed:", "dim"))
@@ -50,9 +54,18 @@ def stages(seconds: dict[str, float]) -> str:
     return ", ".join(f"{name} {output.duration(value)}" for name, value in seconds.items())
 
 
-def correctness(found: Correctness) -> list[str]:
-    """The comparison in words."""
-    lines = [f"correct on {found.passed} of {found.trials} trials; tolerance: {found.tolerance}"]
+def _workload(reason: str) -> str:
+    """`workload NAME: ` where a reason names the one that failed, else empty."""
+    match = re.match(r"workload [^:]{1,80}: ", reason)
+    return output.clean(match[0]) if match else ""
+
+
+def correctness(found: Correctness, where: str = "") -> list[str]:
+    """The comparison in words, after `where`."""
+    lines = [f"{where}correct on {found.passed} of {found.trials} trials; tolerance: {found.tolerance}"]
+    if found.errors:
+        before = f"{found.passed} passed before it, the check ended with it"
+        lines = [f"{where}trial {found.passed + 1} is wrong ({before}); tolerance: {found.tolerance}"]
     if found.worst_ratio is not None:
         lines[0] += f"; worst error is {found.worst_ratio:.2g}x what is allowed"
     lines += [_output_error(error) for error in found.errors]
@@ -62,7 +75,11 @@ def correctness(found: Correctness) -> list[str]:
 
 def _output_error(error: OutputError) -> str:
     share = error.mismatched / error.total if error.total else 0.0
-    words = f"  output {error.output}: {error.mismatched} of {error.total} values ({share:.1%}) are off"
+    name = "the output" if error.output == "output" else f"output {error.output}"
+    if error.total == 1 and error.first:  # a scalar: its values say all
+        _, expected, got = error.first[0]
+        return f"  {name}: expected {_number(expected)}, got {_number(got)}"
+    words = f"  {name}: {error.mismatched} of {error.total} values ({share:.1%}) are off"
     if error.pattern:
         words += f", {output.clean(error.pattern)}"
     if error.max_abs is not None:
@@ -92,11 +109,13 @@ def _diagnostic(found: Diagnostic) -> Text:
 def _times(found: Evaluation) -> list[RenderableType]:
     if found.speedup is None:
         return []
-    line = f"{output.microseconds(found.time_us)} a call; {output.interval(found.speedup.eager)} over eager"
+    eager = eager_us(found)
+    beside = f", eager beside it {output.microseconds(eager)}" if eager else ""
+    line = f"{output.microseconds(found.time_us)} a call{beside}; {output.interval(found.speedup.eager)} over eager"
     if found.speedup.compile:
         line += f", {output.interval(found.speedup.compile)} over torch.compile"
     if found.share_of_floor is not None:
-        line += f"; {found.share_of_floor:.0%} of the floor"
+        line += f"; {output.floors(found.share_of_floor)}"
     parts: list[RenderableType] = [Text(line, "bold")]
     if len(found.workloads) > 1:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -116,10 +135,15 @@ def _times(found: Evaluation) -> list[RenderableType]:
     return parts
 
 
-def profile(found: Profile) -> RenderableType:
-    """Roofline, the launches with their counters, hot lines and compiler remarks; or why there is none."""
-    parts: list[RenderableType] = [Text(f"profile by {found.tool}, metric set {found.metric_set}", "bold")]
-    if found.unavailable:
+def profile(found: Profile, workloads: Sequence[str] = (), *, counters: bool = True) -> RenderableType:
+    """Roofline, the launches with their counters, hot lines and compiler remarks; or why there is none.
+
+    Of several `workloads` the first one is said to be the profiled one. `counters=False`: why there are none is known.
+    """
+    which = f", workload {workloads[0]} (only the first is profiled)" if len(workloads) > 1 else ""
+    title = f"profile by {found.tool}, metric set {found.metric_set}{which}"
+    parts: list[RenderableType] = [Text(title, "bold")]
+    if found.unavailable and counters:
         parts.append(Text(f"  no hardware counters: {output.clean(found.unavailable)}", "yellow"))
     if roof := found.roofline:
         words = [f"{roof.bound}-bound, moves at least {output.size(roof.bytes)}"]
@@ -130,7 +154,7 @@ def profile(found: Profile) -> RenderableType:
         if roof.achieved_flops_per_s:
             words.append(f"{roof.achieved_flops_per_s / 1e9:.1f} GFLOP/s")
         if roof.share_of_floor is not None:
-            words.append(f"{roof.share_of_floor:.0%} of the speed of light")
+            words.append(f"takes {output.floors(roof.share_of_floor)}")
         parts.append(Text("  " + ", ".join(words)))
     for launch in found.launches:
         took = f", {output.microseconds(launch.duration_us)}" if launch.duration_us is not None else ""

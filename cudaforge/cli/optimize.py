@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its unambiguous beginning, or `last`.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", help="The kernel's folder.", show_default="cudaforge_kernels/TASK_KERNELID"),
+    typer.Option(
+        "--output",
+        help="The kernel's folder; the last part must be a Python identifier.",
+        show_default="cudaforge_kernels/TASK_KERNELID",
+    ),
 ]
 ABLATION, LIMITS = "What the loop does and what the models see", "When to stop"
 
@@ -108,6 +112,9 @@ def optimize(
 ) -> None:
     """Optimise TASK: a model writes kernels, this machine builds, checks and times them, round by round.
 
+    In the table of rounds, `vs base` is the speedup over eager divided by that of the kernel which the round began
+    with. The models of a run stay the same when it is resumed.
+
     Exit code 0 means a verified win, 4 that none was found, 5 that the run waits for a reply or an evaluation.
     """
     from cudaforge import wiring
@@ -182,7 +189,7 @@ def demo(
 def resume(run: RunArgument, output: OutputOption = None, home: Home = None, json: Json = False) -> None:
     """Continue RUN where it stands: suspended, stopped, failed or cut off.
 
-    Nothing that was received is asked again, nothing that was measured is measured again.
+    Nothing that was received is asked again, nothing that was measured is measured again. Its models stay the same.
     """
     from cudaforge import wiring
 

@@ -117,6 +117,12 @@ def one_line(text: str, width: int = 88) -> str:
     return flat if len(flat) <= width else flat[: width - 1].rstrip() + "…"
 
 
+def short_model(spec: str) -> str:
+    """A model as a line has room for it: of a recording the folder's name, not its path."""
+    provider, _, name = spec.partition(":")
+    return f"{provider}:{Path(name).name}" if provider == "recorded" else spec
+
+
 def duration(seconds: float) -> str:
     """`20 ms`, `0.4 s`, `12 s`, `3 min 05 s`, `2 h 03 min`."""
     if seconds < 0.0995:
@@ -152,6 +158,11 @@ def significant(value: float, digits: int = 4) -> str:
 def times(value: float | None) -> str:
     """`2.31x`, `–` for None."""
     return "–" if value is None else f"{value:.2f}x"
+
+
+def floors(share: float) -> str:
+    """`1.63x the floor's time` for a `share_of_floor`; below 1x the kernel is faster than the floor estimates."""
+    return f"{times(1 / share)} the floor's time"
 
 
 def interval(value: Interval | None) -> str:

@@ -50,6 +50,7 @@ def pending(
         for message in found[0].messages:
             out().print(f"---- {message.role} ----", style="bold")
             typer.echo(clean(message.content))
+        typer.echo(err=True)
         typer.echo(f"Answer it with: cudaforge reply {found[0].run} --file reply.md", err=True)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -80,11 +80,17 @@ def runs(
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("run", "state", "task", "language", "coder", "rounds", "verified vs eager", "started"):
-        table.add_column(name, justify="right" if name == "rounds" else "left", overflow="ellipsis", no_wrap=True)
+        table.add_column(
+            name,
+            justify="right" if name == "rounds" else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            min_width=11 if name == "run" else None,  # an id that is cut short names nothing
+        )
     for row in rows:
         result = output.interval(row.speedup.eager) if row.speedup else "no win" if row.state == "done" else "–"
         began = f"{row.created.astimezone():%Y-%m-%d %H:%M}"
-        coder = output.one_line(row.coder, 40)
+        coder = output.one_line(output.short_model(row.coder), 40)
         cells = (row.id, row.state, row.task, row.language, coder, str(row.rounds), result, began)
         table.add_row(*(Text(cell) for cell in cells))
     output.out().print(table)
@@ -105,14 +111,21 @@ def _print_run(store: Store, run: Run) -> None:
         console.print(f"stages: {stages(whole.stages_s)}", soft_wrap=True)
     for note in report.notes(store, run):
         console.print(Text(f"note: {clean(note)}", "yellow"), soft_wrap=True)
+    said = ""
     for attempt in whole.attempts:
         console.print()
-        for part in _round(round_output(store, run, attempt.round), whole=False):
+        detail = round_output(store, run, attempt.round)
+        why = detail.profile.unavailable if detail.profile else ""
+        for part in _round(detail, whole=False, counters=why != said):
             console.print(part)
+        said = why or said
 
 
-def _round(detail: RoundOutput, *, whole: bool) -> list[RenderableType]:
-    """One round: what was advised, what was found, and where `whole` the diff or the sources of a draft."""
+def _round(detail: RoundOutput, *, whole: bool, counters: bool = True) -> list[RenderableType]:
+    """One round: what was advised, what was found, and where `whole` the diff or the sources of a draft.
+
+    `counters=False` leaves out why a profile has no counters: it was said before.
+    """
     from rich.rule import Rule
     from rich.syntax import Syntax
     from rich.text import Text
@@ -132,7 +145,8 @@ def _round(detail: RoundOutput, *, whole: bool) -> list[RenderableType]:
         predicted = f" (predicted {attempt.predicted_gain:.2f}x)" if attempt.predicted_gain else ""
         parts.append(Text(f"gain over its base: {attempt.measured_gain:.2f}x{predicted}"))
     if detail.profile:
-        parts.append(found.profile(detail.profile))
+        workloads = [timing.workload for timing in detail.evaluation.workloads] if detail.evaluation else []
+        parts.append(found.profile(detail.profile, workloads, counters=counters))
     if whole and detail.diff:
         parts.append(Syntax(clean(detail.diff), "diff", word_wrap=True))
     elif whole:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from cudaforge import wiring
 from cudaforge.cli import output
 from cudaforge.cli.describe import all_events, attempt_output, spent, tried
 from cudaforge.cli.shapes import AttemptOutput, Tokens
@@ -40,6 +42,8 @@ STAGES = {
     "profile": "profiling",
     "verify": "verifying the best kernel",
 }
+LEAST_TRIED, MOST_TRIED = 12, 88
+"""Columns for what a round tried: with fewer it is left out."""
 
 
 @dataclass
@@ -115,7 +119,8 @@ def header(run: Run) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    models = spec.coder if spec.coder == spec.judge else f"Coder {spec.coder}, Judge {spec.judge}"
+    coder, judge = output.short_model(spec.coder), output.short_model(spec.judge)
+    models = coder if coder == judge else f"Coder {coder}, Judge {judge}"
     limits = [f"{spec.budget.rounds} rounds"]
     limits += [f"${spec.budget.usd:g}"] if spec.budget.usd else []
     limits += [output.duration(spec.budget.seconds)] if spec.budget.seconds else []
@@ -131,28 +136,46 @@ def header(run: Run) -> Table:
     return grid
 
 
-def rounds_table(attempts: list[AttemptOutput], best: str = "") -> Table:
-    """One row for each round; the kept one is marked."""
-    # Fits 80 columns; what was tried takes what is left.
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for name, width in (("#", 3), ("action", 6), ("verdict", 14)):
-        table.add_column(name, no_wrap=True, min_width=width)
-    for name, width in (("time", 8), ("vs eager", 8), ("vs compile", 10), ("gain", 5)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    table.add_column("tried", overflow="ellipsis", no_wrap=True, ratio=1)
-    for attempt in sorted(attempts, key=lambda a: a.round):
-        speedup = attempt.speedup
-        table.add_row(
-            Text(f"{attempt.round}★", "bold green") if attempt.id == best else str(attempt.round),
-            attempt.action,
-            verdict_text(attempt),
-            output.microseconds(attempt.time_us),
-            output.times(speedup.eager.value if speedup else None),
-            output.times(speedup.compile.value if speedup and speedup.compile else None),
-            output.times(attempt.measured_gain),
-            Text(output.one_line(tried(attempt))),
-        )
-    return table
+@dataclass(frozen=True)
+class RoundsTable:
+    """One row for each round; the kept one is marked.
+
+    A narrow terminal cuts short what was tried, then leaves it out, then the comparison with torch.compile: rich by
+    itself would cut every column alike, down to the number of the round.
+    """
+
+    attempts: list[AttemptOutput]
+    best: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = Measurement.get(console, options.update(max_width=1000), self._table(True, 0)).maximum
+        compiled = width <= options.max_width
+        room = options.max_width - width - 1
+        yield self._table(compiled, min(room, MOST_TRIED) if room >= LEAST_TRIED else 0)
+
+    def _table(self, compiled: bool, tried_width: int) -> Table:
+        """The table with or without `vs compile`, and with so many columns of what was tried (0: without)."""
+        table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+        for name in ("#", "action", "verdict"):
+            table.add_column(name, no_wrap=True)
+        for name in ("time", "vs eager", *(["vs compile"] if compiled else []), "vs base"):
+            table.add_column(name, justify="right", no_wrap=True)
+        if tried_width:
+            table.add_column("tried", width=tried_width, overflow="ellipsis", no_wrap=True)
+        for attempt in sorted(self.attempts, key=lambda a: a.round):
+            speedup = attempt.speedup
+            row: list[RenderableType] = [
+                Text(f"{attempt.round}★", "bold green") if attempt.id == self.best else str(attempt.round),
+                attempt.action,
+                verdict_text(attempt),
+                output.microseconds(attempt.time_us),
+                output.times(speedup.eager.value if speedup else None),
+            ]
+            row += [output.times(speedup.compile.value if speedup and speedup.compile else None)] if compiled else []
+            row += [output.times(attempt.measured_gain)]
+            row += [Text(output.one_line(tried(attempt), MOST_TRIED))] if tried_width else []
+            table.add_row(*row)
+        return table
 
 
 def verdict_text(attempt: AttemptOutput) -> Text:
@@ -173,7 +196,7 @@ def reference_line(baseline: BaselineMeasured | None) -> str:
     )
     if baseline.floor_us:
         parts.append(f"floor {output.microseconds(baseline.floor_us)}")
-    return "reference: " + ", ".join(parts)
+    return "reference by itself: " + ", ".join(parts)
 
 
 def live_frame(view: RunView) -> RenderableType:
@@ -183,21 +206,24 @@ def live_frame(view: RunView) -> RenderableType:
     if view.baseline:
         parts += [reference_line(view.baseline), ""]
     if attempts:
-        parts += [rounds_table(attempts, view.best), ""]
+        parts += [RoundsTable(attempts, view.best), ""]
     best = view.attempts.get(view.best)
     if best and best.speedup:
         parts.append(
             Text(f"best so far: round {best.round}, {output.times(best.speedup.eager.value)} over eager", "green")
         )
     parts += [Text(f"note: {output.one_line(note, 120)}", "yellow") for note in view.notes[-3:]]
-    parts.append(spending(view.tokens, view.usd))
+    parts.append(spending(view))
     if line := view.stage_line():
         parts.append(Text(line, "cyan"))
     return Group(*parts)
 
 
-def spending(tokens: Tokens, usd: float | None) -> str:
-    """Tokens and dollars on one line."""
+def spending(view: RunView) -> str:
+    """Tokens and dollars on one line; of recordings and people there are none."""
+    tokens, usd = view.tokens, view.usd
+    if not any(wiring.is_networked(model) for model in (view.run.spec.coder, view.run.spec.judge)):
+        return "no model was paid"
     cached = f" ({output.count(tokens.cached)} cached)" if tokens.cached else ""
     cost = "price unknown" if usd is None else output.dollars(usd)
     return f"tokens: {output.count(tokens.input)} in{cached}, {output.count(tokens.output)} out; {cost}"
@@ -222,7 +248,7 @@ def plain_line(view: RunView, stored: StoredEvent) -> str:
                     f" {output.microseconds(event.time_us)}, {output.times(event.speedup.eager.value)} over eager"
                 )
             reason = f" {output.one_line(event.reason, 160)}" if event.reason else ""
-            what = f" [{output.one_line(tried(attempt))}]" if attempt else ""
+            what = f" [{output.one_line(tried(attempt))}]" if attempt and tried(attempt) else ""
             return f"round {event.round}: {event.action.value}: {verdict}{measured}{reason}{what}"
         case Note():
             return f"note: {output.one_line(event.message, 200)}"

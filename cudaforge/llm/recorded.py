@@ -49,7 +49,7 @@ class RecordedModel:
         except FileNotFoundError:
             raise ModelError(
                 f"The recording has ended: {path} is not there.",
-                "Ask for fewer rounds, or go on from here with another model.",
+                "Add that reply to the recording, or start a new run with fewer rounds.",
             ) from None
         except (OSError, UnicodeDecodeError) as err:
             raise ModelError(f"A reply of the recording cannot be read: {path}: {err}.") from None
