@@ -18,11 +18,12 @@ from cudaforge.evaluation import Samples
 
 CLOCK_CPU = "supervisor's clock around blocks of calls, rotating inputs"
 CLOCK_CUDA = "cuda events, cold L2, queued ahead, rotating inputs"
-BLOCK_S = 0.015
+BLOCK_S = 0.02
 """A CPU block lasts at least this long, so that the message around it is lost in it."""
 SETTLE_S = 0.012
 """Pause between blocks of different processes: an OpenMP pool spins for some milliseconds after its last parallel
-region, and takes the cores from the next block (seen as A/A ratios far from 1 with 3 ms, gone with 10)."""
+region, and takes the cores from the next block (seen as A/A ratios far from 1 with 3 ms, gone with 10). Making it spin
+less is no way out: eager, with many short regions, then takes twice as long."""
 GPU_CALLS = 10
 TRIES = 4
 """A CPU block in which the process lost a core to somebody else is measured again, so often in all; the last counts."""
@@ -64,6 +65,7 @@ class Bench:
         disturbed. On two cores one busy neighbour makes an OpenMP kernel ten times slower, and eager with it or not."""
         for attempt in range(TRIES):
             time.sleep(SETTLE_S)
+            self.run(1)  # wakes the threads and fills the caches that the other process has used; not timed
             before = self.preemptions()
             started = time.perf_counter()
             self.run(self.calls)

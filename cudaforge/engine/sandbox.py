@@ -92,12 +92,6 @@ def environment(scratch: Path, extra: dict[str, str] | None = None) -> dict[str,
         # not the kernel or eager, are what is timed on a CPU. The same for reference and candidate.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-        # An idle OpenMP thread spins for a fraction of a millisecond (libgomp's default is over ten) and then sleeps:
-        # long enough between the parallel regions of one call, too short to take cores from the next process's block.
-        "GOMP_SPINCOUNT": "20000",
-        "HOME": str(scratch),
-        "TMPDIR": str(scratch),
-        "XDG_CACHE_HOME": str(scratch),
         **(extra or {}),
     }
 
