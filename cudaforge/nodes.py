@@ -133,7 +133,8 @@ class Nodes:
         base = self._attempt_of(self.attempt(state).base)
         if base.profile is not None:
             return state
-        kernel = self._kernel(base)
+        kernel, evaluation, _ = self._base(state)
+        first = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
 
         async def ask(key: str) -> Profile:
             return await self.evaluator.profile(
@@ -143,7 +144,7 @@ class Nodes:
                     options=self.spec.options,
                     kernel=kernel,
                     metric_set=self.spec.preset.metrics,
-                    time_us=base.time_us,
+                    time_us=first,  # the first workload is the one that is profiled
                 )
             )
 
@@ -347,7 +348,7 @@ class Nodes:
             device=baseline.device,
             baseline=baseline,
             preset=self.spec.preset,
-            history=tuple(_entry(a) for a in attempts if a.finished is not None),
+            history=tuple(HistoryEntry.of(a) for a in attempts if a.finished is not None),
         )
 
     def attempt(self, state: State) -> Attempt:
@@ -374,20 +375,3 @@ class Nodes:
             raise StoreError(f"The evaluation of attempt {base.id} is not in the store.")
         profile = self.store.result(base.profile) if base.profile else None
         return self._kernel(base), evaluation, profile if isinstance(profile, Profile) else None
-
-
-def _entry(attempt: Attempt) -> HistoryEntry:
-    """An attempt in one line: what was meant, and what came of it where it failed."""
-    advice = attempt.advice
-    meant = advice.method if isinstance(advice, Plan) else advice.minimal_fix_hint if advice else ""
-    trouble = attempt.reason or attempt.reply_error
-    return HistoryEntry(
-        round=attempt.round,
-        action=attempt.action,
-        verdict=attempt.verdict,
-        summary=": ".join(part for part in (meant, trouble) if part),
-        time_us=attempt.time_us,
-        speedup=attempt.speedup.eager.value if attempt.speedup else None,
-        predicted_gain=attempt.predicted_gain,
-        measured_gain=attempt.measured_gain,
-    )
