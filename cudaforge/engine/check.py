@@ -94,12 +94,13 @@ def _allowed(
 
 
 def _borrow(worst: list[float], number: list[int]) -> list[float]:
-    """Each bin's worst error, with neighbours' while too few elements stand behind it."""
+    """Each bin's worst error, with its neighbours' until FEW elements stand behind it, however far they lie: a lone
+    element near zero has an error of its own only by luck."""
     smooth = []
     for i in range(len(worst)):
         left = right = i
         seen, value = number[i], worst[i]
-        while seen < FEW and (left > 0 or right < len(worst) - 1) and right - left < 8:
+        while seen < FEW and (left > 0 or right < len(worst) - 1):
             left, right = max(left - 1, 0), min(right + 1, len(worst) - 1)
             seen, value = sum(number[left : right + 1]), max(worst[left : right + 1])
         smooth.append(value)

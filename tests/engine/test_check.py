@@ -119,3 +119,15 @@ def test_patterns_are_named(change: object, words: str) -> None:
     got = change(want)  # type: ignore[operator]
     found = compare("0", got, want, want.double(), CALIBRATED)
     assert found.error is not None and words in found.error.pattern
+
+
+def test_a_lone_element_near_zero_is_not_held_to_its_own_luck() -> None:
+    generator = torch.Generator().manual_seed(3)
+    exact = torch.randn(100_000, generator=generator, dtype=torch.float64)
+    exact[0] = 1e-12
+    own, got = (exact + 1e-7 * torch.randn(100_000, generator=generator) for _ in range(2))
+    own[0] = exact[0]  # right to the last bit, as may happen to one element
+    got[0] = 1e-7
+    assert compare("0", got.float(), own.float(), exact, CALIBRATED).error is None
+    got[0] = 1e-5
+    assert compare("0", got.float(), own.float(), exact, CALIBRATED).error is not None
