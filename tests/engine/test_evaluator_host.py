@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -66,7 +67,8 @@ def canonical(name: str) -> str:
 def import_on_host(modules: list[str], names: set[str]) -> None:
     """Imports `modules` in an interpreter where only `names` and what they need are installed."""
     hidden = [*hidden_modules(names), "jinja2"]  # torch brings jinja2 along; ours must not need it
-    assert set(hidden) >= NOT_THERE, "the test hides nothing"
+    installed = {module for module in NOT_THERE if importlib.util.find_spec(module)}
+    assert set(hidden) >= installed >= NOT_THERE - {"fastapi"}, "the test hides nothing"  # fastapi is an extra
     found = subprocess.run(
         [sys.executable, "-c", HOST],
         input=json.dumps([hidden, modules]),

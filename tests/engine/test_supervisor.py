@@ -129,8 +129,8 @@ def test_no_candidate_outlives_its_evaluation(supervisor: Supervisor) -> None:
     evaluate(supervisor, module("import subprocess; subprocess.Popen(['sleep', '1000']); " + RIGHT))
     scratch = [child.scratch for child in LIVE]
     assert len(scratch) == len(supervisor.references), "only references are kept"
-    sleeping = [p for p in Path("/proc").glob("[0-9]*/cmdline") if _cmdline(p) == ["sleep", "1000"]]
-    assert sleeping == []
+    processes = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    assert [p for p in processes if _cmdline(p / "cmdline") == ["sleep", "1000"]] == []
 
 
 def _cmdline(path: Path) -> list[str]:
