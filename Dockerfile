@@ -23,7 +23,7 @@ RUN useradd --create-home --uid 10001 cudaforge \
     && install --directory --owner=cudaforge --group=cudaforge /data /spool
 ENV CUDAFORGE_HOME=/data
 USER cudaforge
-WORKDIR /work
+WORKDIR /tasks
 ENTRYPOINT ["cudaforge"]
 CMD ["--help"]
 

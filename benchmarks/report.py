@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from cudaforge import wiring
-from cudaforge.evaluation import Baseline, Evaluation, Verification
+from cudaforge.evaluation import Baseline, Evaluation, Interval, Verification
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import Plan, Run
 
@@ -47,8 +47,8 @@ def report(store: SqliteStore, run: Run, command: str) -> tuple[str, dict[str, o
     baseline = next(result for result in results.values() if isinstance(result, Baseline))
     assert evaluation.speedup is not None and evaluation.time_us is not None and aa is not None
 
-    def show(name: str, interval: object) -> str:
-        return f"{name} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"  # type: ignore[attr-defined]
+    def show(name: str, interval: Interval) -> str:
+        return f"{name} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
     speedups = [show("over eager", evaluation.speedup.eager)]
     if evaluation.speedup.compile:
