@@ -25,7 +25,7 @@ SETTLE_S = 0.012
 region, and takes the cores from the next block (seen as A/A ratios far from 1 with 3 ms, gone with 10). Making it spin
 less is no way out: eager, with many short regions, then takes twice as long."""
 GPU_CALLS = 10
-TRIES = 4
+TRIES = 2
 """A CPU block in which the process lost a core to somebody else is measured again, so often in all; the last counts."""
 
 
