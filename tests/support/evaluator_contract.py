@@ -81,7 +81,7 @@ async def profile_names_the_kernel_and_the_metric_set(evaluator: Evaluator, case
 
 
 async def verification_measures_the_winner(evaluator: Evaluator, case: Case) -> None:
-    request = VerifyRequest(key=new_key(), task=case.task, kernel=case.good, options=case.options, processes=1)
+    request = VerifyRequest(key=new_key(), task=case.task, kernel=case.good, options=case.options, processes=2)
     found = await evaluator.verify(request)
     assert isinstance(found, Verification)
     assert found.evaluation.kernel == case.good.id
