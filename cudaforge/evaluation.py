@@ -130,6 +130,9 @@ class WorkloadBaseline(Frozen):
     parameters: tuple[str, ...] = ()
     bytes: int = 0
     """Inputs, parameters and outputs, each once."""
+    output_bytes: int = 0
+    live_bytes: int = 0
+    """Bytes of the inputs that were shown to matter."""
     flops: int | None = None
     floor_us: float | None = None
     bound: Literal["memory", "compute", "unknown"] = "unknown"
@@ -143,6 +146,7 @@ class Baseline(Frozen):
     workloads: tuple[WorkloadBaseline, ...]
     versions: dict[str, str] = {}
     flags: tuple[str, ...] = ()
+    """What admission found, and what else a reader of numbers on this task must know."""
     stages_s: dict[str, float] = {}
     isolation: tuple[str, ...] = ()
     cached: bool = False
@@ -165,6 +169,33 @@ class Baseline(Frozen):
         return geometric_mean(floors) if len(floors) == len(self.workloads) else None
 
 
+class Share(Frozen):
+    """One function's share, 0..1, of what was attributed."""
+
+    name: str
+    kind: str
+    """own, library, or free (allocating, copying, filling)."""
+    share: float
+
+
+class Attribution(Frozen):
+    """Whose code did the work, as shares of device time (GPU) or of samples (CPU); they add up to 1 or are all 0."""
+
+    how: str
+    own: float
+    library: float
+    free: float
+    top: tuple[Share, ...] = ()
+    launches: int = 0
+    """Kernels and copies of one call (GPU)."""
+    traced_us: float = 0.0
+    """GPU: time of one traced call in which any of its kernels ran. CPU: processor time of a call while watched."""
+    timed_cpu_us: float = 0.0
+    """CPU: processor time of a call when timed."""
+    samples: float = 0
+    """Where nothing but samples is known: how many fell into own, library or free code (CPU)."""
+
+
 class WorkloadTiming(Frozen):
     """A kernel and its baselines on one workload."""
 
@@ -173,6 +204,11 @@ class WorkloadTiming(Frozen):
     eager: Samples
     compile: Samples | None = None
     speedup: Speedup
+    attribution: Attribution | None = None
+    aids: dict[str, float] = {}
+    """Further medians in microseconds a call, none of which counts: `events_us` (the process's own events),
+    `enqueue_us` (what queueing a call costs the host), `warm_us` (the same inputs again and again), `end_to_end_us`
+    (one call by itself, launch and wait included)."""
 
 
 class SeedCommitment(Frozen):
@@ -253,6 +289,8 @@ class EvaluateOptions(Frozen):
     run_timeout_s: float = Field(120, gt=0)
     """For each of load, check and timing."""
     strict_isolation: bool = False
+    compile_baseline: bool = True
+    """Measure torch.compile, too; without it, speedups are over eager alone."""
 
 
 class _Request(Frozen):

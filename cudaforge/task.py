@@ -36,7 +36,7 @@ class Tolerance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     mode: Literal["calibrated", "explicit", "kernelbench"] = "calibrated"
-    multiple: float = Field(4.0, gt=0, le=100)
+    multiple: float = Field(8.0, gt=0, le=100)
     atol: float = Field(0.0, ge=0)
     rtol: float = Field(0.0, ge=0)
 
@@ -61,6 +61,8 @@ class TaskMeta(BaseModel):
     """Applies to reference, baseline and kernel alike."""
     allow_libraries: bool = False
     """cuBLAS, cuDNN or PyTorch operators may do a part of the work."""
+    input_range: tuple[float, float] | None = None
+    """Values that floating inputs may take, where that is more than what the task's own inputs show."""
     notes: str = ""
     """Shown to the Coder, e.g. what the values mean or which shapes matter."""
 

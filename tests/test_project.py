@@ -48,32 +48,49 @@ def test_public_names_load_when_used() -> None:
     assert _python("import cudaforge; print(all(getattr(cudaforge, n) for n in cudaforge.__all__))") == "True"
 
 
+BESIDE_A_CANDIDATE = ("calls", "candidate", "confine", "gate", "guards", "protocol", "trace", "zygote")
+"""Modules of cudaforge.engine; .importlinter lists the same."""
+
+
 @pytest.mark.parametrize(
-    "module", ["cudaforge.engine.candidate", "cudaforge.engine.protocol", "cudaforge.kernel_loader"]
+    "module", [*(f"cudaforge.engine.{name}" for name in BESIDE_A_CANDIDATE), "cudaforge.kernel_loader"]
 )
 def test_what_runs_beside_a_candidate_imports_the_standard_library_torch_and_tvm_ffi_alone(module: str) -> None:
     """Lazy imports included, and the packages that Python runs on the way to the module."""
+    # The zygote forks the task's process, too, and lets Triton ask for its tools before any candidate lives.
+    skipped = {"cudaforge.engine.reference", "triton"} if module.endswith("zygote") else set()
     foreign, seen, queue = set(), set(), [module]
     while queue:
         name = queue.pop()
-        if name in seen or (path := _source_of(name)) is None:
+        if name in seen or name in skipped or (path := _source_of(name)) is None:
             continue
         seen.add(name)
         parents = [name.rsplit(".", level)[0] for level in range(1, name.count(".") + 1)]
         for imported in [*parents, *_imports(path)]:
             if imported.split(".")[0] == "cudaforge":
                 queue.append(imported)
-            elif imported.split(".")[0] not in sys.stdlib_module_names:
+            elif imported.split(".")[0] not in {*sys.stdlib_module_names, *skipped}:
                 foreign.add(imported.split(".")[0])
     assert foreign <= {"torch", "tvm_ffi"}
-    assert seen <= {module, "cudaforge", "cudaforge.engine", "cudaforge.engine.protocol"}
+    known = {f"cudaforge.engine.{name}" for name in BESIDE_A_CANDIDATE}
+    assert seen <= {module, "cudaforge", "cudaforge.engine", *known}
+
+
+def test_a_forked_candidate_finds_no_more_of_ours_in_its_memory_than_it_may_see() -> None:
+    """The zygote has imported the task's runner as well; what that needs for the task alone it imports lazily."""
+    script = (
+        "import sys; from cudaforge.engine import zygote; zygote._import_what_children_need(); print([*sys.modules])"
+    )
+    loaded = {name for name in ast.literal_eval(_python(script)) if name.startswith("cudaforge.")}
+    extra = {"cudaforge.engine", "cudaforge.engine.reference", "cudaforge.engine.recipes"}
+    assert loaded <= {f"cudaforge.engine.{name}" for name in BESIDE_A_CANDIDATE} | extra
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    """Empty package markers excepted, and the worked examples, which are shown to models as they are."""
+    """Empty package markers excepted, and what is shown to models or judged as it is: examples, the suite's kernels."""
     silent = []
     for path in _modules():
-        if "examples" in path.parts:
+        if {"examples", "suite", "tasks", "tasks_cuda"} & set(path.parts):
             continue
         text = path.read_text()
         if text.strip() and ast.get_docstring(ast.parse(text)) is None:

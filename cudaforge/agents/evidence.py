@@ -12,11 +12,59 @@ from dataclasses import dataclass
 
 from cudaforge.evaluation import Correctness, Diagnostic, Evaluation, OutputError, Verdict
 from cudaforge.kernel import Kernel
+from cudaforge_profiling.demangle import readable
 
 MAX_DIAGNOSTICS = 20
 REGISTERS_PER_BLOCK = 65_536
 """32-bit registers of one SM on every NVIDIA GPU since Kepler, which is also the most one block can have."""
 MAX_REGISTERS_PER_THREAD = 255
+RULES = {
+    "no custom kernel": (
+        "The work must be done by the kernel's own code. The functions named, with their shares of the time, are a "
+        "library's or PyTorch's: find the calls in model.py that lead there, fallbacks and conversions included, and "
+        "do their work in the kernel. Allocating, reshaping and copying are free."
+    ),
+    "timed calls are wrong": (
+        "Timed calls follow one another without a wait, each on inputs of its own that nobody has seen before, and all "
+        "outputs are held. Look for results or output buffers kept from an earlier call, work on a stream or in a "
+        "thread that nothing joins, a workspace that two calls share, a race."
+    ),
+    "inputs changed": "Inputs and what lies around them were compared afterwards. Write to outputs and buffers alone.",
+    "out of bounds": (
+        "Something was written outside the outputs: check indices of the last tile, sizes of vector stores, strides."
+    ),
+    "impossible time": (
+        "The time is less than moving the bytes takes. Some of the work was not done, or not in the timed calls."
+    ),
+    "work before the gate": (
+        "The GPU was busy before the timed calls were let go. Start nothing of your own accord: no threads, no side "
+        "streams that nothing orders behind the caller's, no kernels that wait for data."
+    ),
+    "work after the done flag": (
+        "The GPU was still busy when the timed calls had ended. All work must be on the caller's stream or joined to "
+        "it before forward returns."
+    ),
+    "outputs changed after the done flag": (
+        "Outputs were still being written when the timed calls had ended. All work must be on the caller's stream or "
+        "joined to it before forward returns."
+    ),
+    "its own clock disagrees": (
+        "CUDA events around the calls and the clock outside tell different times: part of the work is not on the "
+        "caller's stream, or the kernel touches events, graphs or synchronisation in ways that move it."
+    ),
+    "the baseline was slowed down": (
+        "PyTorch is slower beside this kernel's idle process than without it: it leaves work on the GPU, or a thread "
+        "or persistent kernel running, when forward has returned."
+    ),
+}
+"""What to do about each rule of fair play, in our words; a test holds this to the rules of the engine."""
+RECIPES = {
+    "heavy tails": "mostly small values, and a few near the ends of the range",
+    "offset mean": "a mean far from where it usually is",
+    "small integers": "whole numbers, so that sums are exact and values repeat",
+    "sparse": "about half of the elements zero",
+}
+"""Kinds of inputs that a trial may use, by the name that an INCORRECT gives them."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +84,9 @@ class Failure:
 def failure(evaluation: Evaluation, kernel: Kernel) -> Failure:
     """What there is to say of an evaluation that did not pass."""
     log, hints = _READERS[evaluation.verdict](evaluation, kernel)
-    summary = evaluation.reason
-    if evaluation.rule:
-        what = {Verdict.TIMEOUT: "stage", Verdict.REJECTED: "rule"}.get(evaluation.verdict, "rule")
+    summary = re.sub(r"\b_Z\w+", lambda m: readable(m[0]), evaluation.reason)
+    if evaluation.rule and not summary.startswith(f"{evaluation.rule}:"):
+        what = "stage" if evaluation.verdict is Verdict.TIMEOUT else "rule"
         summary = f"({what}: {evaluation.rule}) {summary}"
     return Failure(summary=summary, log=log, printed=evaluation.output_tail.strip(), hints=tuple(hints))
 
@@ -107,6 +155,17 @@ def _incorrect(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
     if evaluation.diagnostics:
         lines.append(_diagnostics(evaluation.diagnostics))
     hints = ["Errors are taken against a float64 reference, over every element."]
+    kind = re.search(rf"\bon inputs with ({'|'.join(RECIPES)})\b", evaluation.reason)
+    if kind:
+        hints.append(
+            f"The values had {RECIPES[kind[1]]}, within the range of the task's own inputs. Look for what holds for "
+            "usual values alone: a sum or maximum over a part, a mean that is not subtracted, overflow, a precision."
+        )
+    if "one run of the same input is right and another is not" in evaluation.reason:
+        hints.append(
+            "The same inputs gave a right and a wrong result: look for a missing barrier, threads that write the same "
+            "place, and memory that is read before it is written."
+        )
     own = [e for e in found.errors if e.max_abs and e.reference_max_abs and e.total] if found else []
     if any((e.max_abs or 0) < 1e4 * (e.reference_max_abs or 0) and e.mismatched > e.total // 2 for e in own):
         hints.append(
@@ -151,9 +210,11 @@ def _number(value: float | None) -> str:
 
 
 def _rejected(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:
-    return _diagnostics(evaluation.diagnostics), [
+    hint = (
         "The kernel broke a rule of what it may do, whatever its result. Change how the work is done, not how it looks."
-    ]
+    )
+    known = RULES.get(evaluation.rule or "")
+    return _diagnostics(evaluation.diagnostics), [hint, known] if known else [hint]
 
 
 def _other(evaluation: Evaluation, kernel: Kernel) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cudaforge.cli import doctor, evaluate, optimize, replies, show, upkeep
+from cudaforge.cli import doctor, evaluate, optimize, replies, selftest, show, upkeep
 from cudaforge.cli.output import JSON_KEY, print_error
 from cudaforge.errors import CudaForgeError, ExitCode, InfrastructureError
 
@@ -100,6 +100,7 @@ app.command(rich_help_panel=MACHINE)(evaluate.evaluate)
 app.command(rich_help_panel=MACHINE)(evaluate.profile)
 app.command(rich_help_panel=MACHINE)(upkeep.evaluator)
 app.command(rich_help_panel=MACHINE)(doctor.doctor)
+app.command(rich_help_panel=MACHINE)(selftest.selftest)
 app.command(rich_help_panel=MACHINE)(upkeep.pack)
 app.command(rich_help_panel=MACHINE)(upkeep.gc)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +21,46 @@ if TYPE_CHECKING:
     from cudaforge.cli.shapes import Check
 
 CAP_SYS_ADMIN = 21
-LANDLOCK_CREATE_RULESET = 444
-"""The system call's number, the same on every architecture that has it."""
 LEAST_FREE_BYTES = 2 << 30
 DRIVER_PARAMS = Path("/proc/driver/nvidia/params")
 ESSENTIAL = ("PyTorch", "TVM FFI", "C++ compiler", "home")
 """Without these not even a C++ run on the CPU works."""
+HINTS = (
+    (
+        r"^no (user|own \w+) namespace|^no private file system",
+        "Allow user namespaces: sysctl user.max_user_namespaces above 0, "
+        "kernel.unprivileged_userns_clone=1 (Debian), kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor "
+        "profile with userns (Ubuntu); in a container a seccomp profile that permits unshare, mount and pivot_root. "
+        "Without, candidates see more of this machine: run only models that you trust.",
+    ),
+    (
+        r"^no Landlock",
+        "Linux 5.13 or newer with landlock among the modules of the boot option lsm=; in a container a seccomp "
+        "profile that permits landlock_* calls.",
+    ),
+    (
+        r"^no system call filter",
+        "Only x86_64 and aarch64 have one, with a Linux that has CONFIG_SECCOMP_FILTER; in a container a "
+        "seccomp profile that permits seccomp.",
+    ),
+    (
+        r"^no own user",
+        "Let every user read the Python that CudaForge runs with, and do not keep it in root's home; or run as a "
+        "normal user where user namespaces are allowed.",
+    ),
+    (
+        r"^no own /proc",
+        "A container masks parts of /proc, so that no new one can be mounted: start it with the masks off "
+        "(docker run --security-opt systempaths=unconfined). Without, a candidate sees the names of other processes.",
+    ),
+    (
+        r"^no process limit",
+        "Run as a normal user, or as root where another user can be become: root's processes are not counted.",
+    ),
+    (r"^no cage", "The interpreter cannot be started by itself: look at its own words above."),
+    (r"", "The machine or its container refuses this layer; the others still hold."),
+)
+"""What to do about a layer that is missing: pattern of its line, and words. The first that fits is used."""
 
 
 def doctor(home: Home = None, json: Json = False) -> None:
@@ -64,6 +97,8 @@ def doctor(home: Home = None, json: Json = False) -> None:
 
 def examine(home: Path) -> Iterator[Check]:
     """All checks, in the order in which they are shown."""
+    from cudaforge import wiring
+
     yield _check("Python", "ok", platform.python_version())
     yield _distribution("PyTorch", "torch", "Install torch 2.11 or later.")
     yield _distribution("TVM FFI", "apache-tvm-ffi", "pip install apache-tvm-ffi")
@@ -71,8 +106,8 @@ def examine(home: Path) -> Iterator[Check]:
     yield _nvcc()
     yield _gpu()
     yield from _ncu()
-    yield from _isolation()
-    yield _landlock()
+    yield _sanitizer()
+    yield from isolation(wiring.isolation_layers())
     yield _models()
     yield _home(home)
 
@@ -167,6 +202,18 @@ def _ncu() -> Iterator[Check]:
         yield _check("ncu permission", "ok", "administrator" if restricted else "open to all users")
 
 
+def _sanitizer() -> Check:
+    path = shutil.which("compute-sanitizer")
+    version = version_line([path, "--version"], r"Version [\d.]+") if path else ""
+    if not version:
+        hint = (
+            "Put the CUDA toolkit's compute-sanitizer on PATH; verification works without, and does not look for "
+            "memory errors on a GPU then."
+        )
+        return _check("compute-sanitizer", "missing", f"{path} does not run" if path else "not found", hint)
+    return _check("compute-sanitizer", "ok", f"{path}: {version}")
+
+
 def has_capability(number: int) -> bool:
     """Whether this process holds a Linux capability."""
     try:
@@ -177,31 +224,17 @@ def has_capability(number: int) -> bool:
     return bool(found and int(found.group(1), 16) >> number & 1)
 
 
-def _isolation() -> Iterator[Check]:
-    from cudaforge import wiring
-
-    layers = wiring.isolation_layers()
-    present = [layer for layer in layers if not layer.startswith("no namespaces")]
-    missing = [layer for layer in layers if layer.startswith("no namespaces")]
-    if not missing:
+def isolation(layers: Sequence[str]) -> Iterator[Check]:
+    """The layers around a candidate in one line, each that the machine refuses (`no NAME: why`) in one of its own."""
+    present = [layer for layer in layers if not layer.startswith("no ")]
+    if present:
         yield _check("isolation", "ok", "; ".join(present))
-        return
-    hint = (
-        "Allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-        "kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile that permits unshare). "
-        "Without them candidates can reach the network: run only models that you trust."
-    )
-    yield _check("isolation", "warn", "; ".join([*missing, *present]), hint)
-
-
-def _landlock() -> Check:
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)  # flag 1 asks for the ABI's version, makes nothing
-    if version > 0:
-        return _check("Landlock", "ok", f"the kernel has ABI {version} (this version of CudaForge does not use it)")
-    return _check(
-        "Landlock", "warn", "the kernel has none, or has it switched off", "Nothing to do: it is not used yet."
-    )
+    said = set()
+    for layer in layers:
+        if layer.startswith("no "):
+            hint = next(hint for pattern, hint in HINTS if re.search(pattern, layer))
+            yield _check("isolation", "warn", layer, "As above." if hint in said else hint)
+            said.add(hint)
 
 
 def _models() -> Check:

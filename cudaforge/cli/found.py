@@ -11,11 +11,19 @@ from rich.text import Text
 
 from cudaforge.cli import output
 from cudaforge.cli.describe import eager_us
-from cudaforge.evaluation import Correctness, Diagnostic, Evaluation, OutputError
+from cudaforge.evaluation import Attribution, Correctness, Diagnostic, Evaluation, OutputError, WorkloadTiming
+from cudaforge_profiling.demangle import readable
 from cudaforge_profiling.types import Profile
 
 MOST_DIAGNOSTICS = 12
 MOST_METRICS = 24
+MOST_NAMES = 3
+AIDS = {
+    "events_us": "its own events",
+    "enqueue_us": "queueing on the host",
+    "warm_us": "warm",
+    "end_to_end_us": "launch and wait included",
+}
 
 
 def evaluation(found: Evaluation, *, provenance: bool = True) -> RenderableType:
@@ -132,7 +140,39 @@ def _times(found: Evaluation) -> list[RenderableType]:
                 output.interval(timing.speedup.compile),
             )
         parts.append(table)
+    for timing in found.workloads:
+        where = f"{output.clean(timing.workload)}: " if len(found.workloads) > 1 else ""
+        if timing.attribution:
+            parts.append(Text(where + attribution(timing.attribution)))
+        parts.append(Text(where + _clock(timing), "dim"))
     return parts
+
+
+def attribution(found: Attribution) -> str:
+    """Whose code did the work, in words; the libraries' largest functions where they did some of it."""
+    if not found.own and not found.library and not found.free:
+        return f"whose code did the work cannot be said: {output.clean(found.how)}"
+    shares = {"own code": found.own, "libraries": found.library, "copying and filling": found.free}
+    words = "work done by " + ", ".join(
+        f"{name} {share:.0%}" for name, share in shares.items() if share or name == "own code"
+    )
+    if found.launches:
+        words += f"; {found.launches} {'launch' if found.launches == 1 else 'launches'} a call"
+    names = [
+        f"{share.share:.0%} {output.one_line(readable(share.name), 80)}"
+        for share in found.top
+        if share.kind == "library"
+    ]
+    if found.library and names:
+        words += "\n  libraries': " + "; ".join(names[:MOST_NAMES])
+    return words
+
+
+def _clock(timing: WorkloadTiming) -> str:
+    """The clock, and times that do not count."""
+    aids = [f"{AIDS.get(name, name)} {output.microseconds(us)}" for name, us in timing.aids.items()]
+    words = f"clock: {output.clean(timing.kernel.clock)}"
+    return words + (f"; aside, a call: {', '.join(aids)}" if aids else "")
 
 
 def profile(found: Profile, workloads: Sequence[str] = (), *, counters: bool = True) -> RenderableType:

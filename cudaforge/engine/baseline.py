@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cudaforge.engine import machine
-from cudaforge.engine.bench import Bench, baseline_bench
-from cudaforge.engine.hosts import ReferenceHost, TaskBroken
+from cudaforge.engine.bench import Bench
+from cudaforge.engine.hosts import ReferenceHost, TaskBroken, nbytes
+from cudaforge.engine.session import Session
 from cudaforge.evaluation import WorkloadBaseline
 from cudaforge_profiling.roofline import floor
 from cudaforge_profiling.types import Device
 
 COMPILE_MODES = {"cpu": ("default",), "cuda": ("default", "max-autotune-no-cudagraphs")}
-BLOCKS = 20
+BATCHES = 20
 
 
 class Stages:
@@ -33,19 +34,16 @@ class Stages:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
 
 
-def measure(reference: ReferenceHost, device: Device, stages: Stages) -> WorkloadBaseline:
+def measure(reference: ReferenceHost, device: Device, stages: Stages, *, with_compile: bool = True) -> WorkloadBaseline:
     """Times eager and torch.compile on the workload of `reference`, and works out its floor. Needs the device."""
     with stages("eager"):
-        eager = baseline_bench(reference, "eager")
-        _blocks(eager)
+        eager = _timed(reference, "eager")
     compiled: dict[str, Bench] = {}
     error = ""
-    for mode in COMPILE_MODES[device.kind]:
+    for mode in COMPILE_MODES[device.kind] if with_compile else ():
         with stages("torch.compile"):
             try:
-                bench = baseline_bench(reference, f"compile:{mode}")
-                _blocks(bench)
-                compiled[mode] = bench
+                compiled[mode] = _timed(reference, f"compile:{mode}")
             except TaskBroken as broken:
                 error = f"{mode}: {broken}"[:500]
     best = min(compiled, key=lambda mode: compiled[mode].samples.median_us) if compiled else ""
@@ -64,17 +62,22 @@ def measure(reference: ReferenceHost, device: Device, stages: Stages) -> Workloa
         outputs=tuple(_show(spec) for spec in reference.output_specs),
         parameters=tuple(f"{p.name}: {_show(p.spec)}" for p in reference.parameters),
         bytes=reference.nbytes,
+        output_bytes=nbytes(reference.output_specs),
         flops=reference.flops,
         floor_us=floor_us,
         bound=bound,
     )
 
 
-def _blocks(bench: Bench) -> None:
-    for done in range(BLOCKS):
-        bench.block()
+def _timed(reference: ReferenceHost, what: str) -> Bench:
+    """Batches of one baseline by itself."""
+    session = Session(reference, {what: (reference, what)})
+    bench = session.benches[what]
+    for done in range(BATCHES):
+        session.group([what])
         if done >= 3 and bench.spent_s > 2.0:
-            return
+            break
+    return bench
 
 
 def _show(spec: tuple[str, tuple[int, ...]]) -> str:

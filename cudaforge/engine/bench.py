@@ -1,136 +1,617 @@
-"""Blocks of calls of the candidate and the baselines, interleaved on one device.
+"""Batches of calls of one thing - the kernel, or a baseline - by a clock outside of its process.
 
-On the CPU the supervisor's own clock stands around a block of N calls (the message there and back is a few tens of
-microseconds against blocks of milliseconds). On a GPU each call is timed by CUDA events: cold L2, queued ahead.
+Every call of a batch has an input set of its own, with values that were drawn for this batch and written where the
+candidate can see them only just before the clock starts; the outputs of all calls are held, and the supervisor reads
+them where they lie the moment the clock stops. So no result can be kept from an earlier call, none can be worked out
+early, and none can be handed in late. session.py puts benches side by side.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Any
 
-from cudaforge.engine import timing
-from cudaforge.engine.hosts import CandidateHost, ReferenceHost
+import torch
+
+from cudaforge.engine import frozen, gate, timing
+from cudaforge.engine.hosts import CandidateFailed, CandidateHost, Host, ReferenceHost
+from cudaforge.engine.sandbox import ChildDied, ChildError, ChildTimeout
+from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Samples
 
-CLOCK_CPU = "supervisor's clock around blocks of calls, rotating inputs"
-CLOCK_CUDA = "cuda events, cold L2, queued ahead, rotating inputs"
-BLOCK_S = 0.02
-"""A CPU block lasts at least this long, so that the message around it is lost in it."""
-SETTLE_S = 0.012
-"""Pause between blocks of different processes: an OpenMP pool spins for some milliseconds after its last parallel
-region, and takes the cores from the next block (seen as A/A ratios far from 1 with 3 ms, gone with 10). Making it spin
-less is no way out: eager, with many short regions, then takes twice as long."""
-GPU_CALLS = 10
+BATCH_S = {"cpu": 0.015, "gate": 2.5e-3, "host": 5e-3}
+"""How long a batch of calls should last at least: the uncertainty of the clock's constant (microseconds on a GPU, some
+tens of them on a CPU) is lost in it."""
+QUEUE_S = 3.0
+"""Queueing a batch takes milliseconds. One that has not come back by then waits for the GPU on the host."""
 TRIES = 2
-"""A CPU block in which the process lost a core to somebody else is measured again, so often in all; the last counts."""
+"""A CPU batch in which the process lost a core to somebody else is measured again, so often in all; the last counts."""
+PIECES, PIECE = 64, 64
+"""Pieces of the outputs that are copied out as soon as the done flag is seen, and their bytes."""
+LATE_S, EARLY_S = 40e-6, 40e-6
+"""GPU work beyond the usual after the done flag and before the gate from which on a batch is suspect. Two contexts
+take turns on a GPU, so work of the candidate's delays the supervisor's own by as much."""
+CLOCK_SHARE, CLOCK_S = 0.1, 40e-6
+"""How far a process's own events may be from the gate; beyond is no noise."""
+
+MOST_DECOY = 1 << 30
+MOST_SPREAD = 16
+"""Strided outputs may lie so many times wider than their elements need."""
+
+Tensors = list[torch.Tensor]
 
 
-@dataclass
 class Bench:
-    """One thing that is timed in blocks."""
+    """One thing that is timed in batches; `what` is its name in its process. The subclasses are the clocks."""
 
-    device: str
-    run: Callable[[int], list[float]]
-    preemptions: Callable[[], int]
-    calls: int = 0
-    samples_us: list[float] = field(default_factory=list)
-    """CPU: mean of each block. GPU: every call."""
-    blocks_us: list[float] = field(default_factory=list)
-    """Median of each block."""
-    spent_s: float = 0.0
-    dropped: int = 0
-    """CPU blocks that were measured again."""
+    kind = ""
+    clock = ""
+    sets_per_call = 1
 
-    def block(self) -> float:
-        """Runs one block, keeps its samples, returns its microseconds a call."""
-        if not self.calls:
-            self._size()
-        if self.device == "cpu":
-            elapsed = self._undisturbed()
-            samples = [elapsed / self.calls * 1e6]
-        else:
-            samples = self.run(self.calls)
-            elapsed = sum(samples) / 1e6
-        self.spent_s += elapsed
-        self.samples_us += samples
-        self.blocks_us.append(statistics.median(samples))
-        return self.blocks_us[-1]
+    def __init__(self, host: Host, what: str, reference: ReferenceHost, constant_s: float, timeout_s: float) -> None:
+        self.host, self.what, self.reference = host, what, reference
+        self.constant_s, self.timeout_s = constant_s, timeout_s
+        self.calls, self.arranged = 1, 1
+        self.samples_us: list[float] = []
+        """Mean time of a call, one number a batch."""
+        self.event_us: list[float] = []
+        self.host_us: list[float] = []
+        self.spent_s = 0.0
+        self.batches = 0
+        self.dropped = 0
+        """Batches that were measured again, since somebody else had taken a core."""
+        self.suspicions: dict[str, int] = {}
+        self.read: dict[int, Tensors] = {}
+        """Outputs of the picked calls of the last batch, by input set."""
+        self.generation = 0
+        """The drawing of inputs that the last batch ran on."""
 
-    def _undisturbed(self) -> float:
-        """Seconds of a CPU block in which nobody else took a core from the process; of the last try where all were
-        disturbed. On two cores one busy neighbour makes an OpenMP kernel ten times slower, and eager with it or not."""
-        for attempt in range(TRIES):
-            time.sleep(SETTLE_S)
-            self.run(1)  # wakes the threads and fills the caches that the other process has used; not timed
-            before = self.preemptions()
-            started = time.perf_counter()
-            self.run(self.calls)
-            elapsed = time.perf_counter() - started
-            if self.preemptions() - before <= 1:
-                break
-            self.dropped += attempt < TRIES - 1
-        return elapsed
+    @property
+    def candidate(self) -> CandidateHost | None:
+        """The host, where it is a candidate's."""
+        return self.host if isinstance(self.host, CandidateHost) else None
 
-    def _size(self) -> None:
-        """Chooses the calls of a block; what is measured for it does not count."""
-        if self.device != "cpu":
-            self.calls = GPU_CALLS
-            return
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            self.run(1)
-            times.append(time.perf_counter() - started)
-        once = min(times)
-        self.calls = min(max(round(BLOCK_S / once + 0.5), 1), 10_000)
+    @property
+    def sets(self) -> int:
+        """Input sets that a batch needs."""
+        return self.calls * self.sets_per_call
 
     @property
     def samples(self) -> Samples:
         """What is stored."""
-        clock = CLOCK_CPU if self.device == "cpu" else CLOCK_CUDA
-        return timing.samples_of(self.samples_us, clock, self.calls if self.device == "cpu" else 1)
+        return timing.samples_of(self.samples_us, self.clock, self.calls)
+
+    def batch(self, order: list[int], picks: set[int]) -> None:
+        """Runs one batch on the reference's present source sets, in this order; reads the outputs of the `picks`.
+
+        The process stands still afterwards. Raises CandidateFailed for a candidate, EvaluatorError for a baseline.
+        """
+        seconds = max(self._measure(order, picks), 1e-9)
+        self.generation = self.reference.generation
+        self.spent_s += seconds * len(order)
+        self.samples_us.append(seconds * 1e6)
+        self.batches += 1
+        self.host.child.stop()
+
+    def _measure(self, order: list[int], picks: set[int]) -> float:
+        """Seconds a call."""
+        raise NotImplementedError
+
+    def choose_calls(self) -> None:
+        """Finds out how many calls make a batch."""
+        most = self.reference.capacity // self.sets_per_call
+        # A single call says little: the first ones after a pause are slow. So the batch grows until it lasts.
+        for tries in range(4):
+            once = max(min(self._trial() for _ in range(3 - min(tries, 2))), 1e-6)
+            wanted = max(min(round(BATCH_S[self.kind] / once + 0.5), most), 1)
+            if tries and wanted < 1.5 * self.calls:
+                break
+            self.calls = max(wanted, self.calls)
+            self.reference.fill(self.sets)
+            self.give(range(self.sets))
+            self.arrange(self.sets, held=self.calls)
+
+    def _trial(self) -> float:
+        """Seconds a call of one batch as it stands, roughly."""
+        raise NotImplementedError
+
+    def arrange(self, sets: int, *, held: int, warm_s: float = 0.0, fresh: bool = False) -> None:
+        """Tells the process which sets it is called on, warms it up, and lets it take the memory of a batch.
+
+        `fresh`: what is called is made anew, as torch.compile's result is.
+        """
+        candidate = self.candidate
+        entries = [candidate.entry(i) if candidate else self.reference.entry(i) for i in range(sets)]
+        message = {"do": "arrange", "what": self.what, "sets": entries, "warm_s": warm_s, "held": held, "fresh": fresh}
+        self.arranged = max(sets, 1)
+        reply = self.ask({**message, "buffer": "slots" if candidate else "source"})
+        self.host.arena_base = int(reply.get("arena", 0) or 0)
+
+    def layout(self) -> list[tuple[torch.dtype, list[int], list[int]]]:
+        """dtype, shape and strides of the outputs of a call, as the process describes those of its last batch."""
+        outputs = self.ask({"do": "outputs", "what": self.what}).get("outputs")
+        if not isinstance(outputs, list) or not outputs:
+            raise self.failure("error", "the process gave no account of its outputs.")
+        if self.candidate:
+            self.candidate.check_form(outputs[0])
+        return [(dtype, shape, strides) for dtype, shape, strides, _ in self._layout_of(outputs[0])]
+
+    def _layout_of(self, said: Any) -> list[tuple[torch.dtype, list[int], list[int], int]]:
+        """One output's tensors: dtype and shape as they must be, strides and address as the process says."""
+        found = []
+        try:
+            for (dtype, shape), told in zip(self.reference.output_specs, said["tensors"], strict=True):
+                strides = [int(s) for s in told[2]]
+                own = math.prod(shape)
+                if len(strides) != len(shape) or not 0 <= _extent(shape, strides) <= MOST_SPREAD * max(own, 1) + 4096:
+                    raise ValueError("strides")
+                found.append((getattr(torch, dtype), list(shape), strides, int(told[4])))
+        except (TypeError, ValueError, KeyError, IndexError):
+            raise self.failure("error", "the account of the outputs is garbled.") from None
+        return found
+
+    def addresses(self, position: int) -> list[int]:
+        """Where the outputs of the call at this position of the last batch lie, by the lent table."""
+        width = len(self.reference.output_specs)
+        table = self.host.buffers["table"].tensor(0)
+        return [int(table[position * width + i]) for i in range(width)]
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Asks the process while it is timed."""
+        return self.host.ask("timing", message, self.timeout_s if self.candidate else None)
+
+    def give(self, sets: range) -> None:
+        """Copies inputs to where a candidate sees them; it stands still meanwhile."""
+        self.host.child.stop()
+        if self.candidate:
+            self.candidate.give_inputs(sets)
+
+    def suspect(self, what: str, seen: bool) -> None:
+        """Counts a sign of foul play."""
+        self.suspicions[what] = self.suspicions.get(what, 0) + int(seen)
+
+    def judge(self) -> None:
+        """CandidateFailed where most batches (and three at least) showed the same sign of foul play."""
+        for what, count in self.suspicions.items():
+            if count >= 3 and count > self.batches / 2:
+                text = f"{what}: seen in {count} of {self.batches} timed batches."
+                if what == CLOCKS_DISAGREE:
+                    mine, outside = statistics.median(self.event_us), statistics.median(self.samples_us)
+                    text += f" Events inside say {mine:.4g} us a call, the clock outside {outside:.4g} us."
+                raise CandidateFailed("rule", text, stage=what)
+
+    def timed(self, order: list[int]) -> float:
+        """Seconds by the supervisor's clock, from letting the process go on with these calls until it says done."""
+        child = self.host.child
+        child.stop()
+        with self.failures():
+            child.post({"do": "batch", "what": self.what, "order": order})
+            started = time.perf_counter()
+            child.go_on()
+            child.answer(self.timeout_s)
+            ended = time.perf_counter()
+        child.stop()
+        return ended - started
+
+    def failures(self) -> _Failures:
+        return _Failures(self)
+
+    def failure(self, kind: str, reason: str, error: ChildError | None = None) -> Exception:
+        """CandidateFailed for a candidate; a failure of ours for a baseline."""
+        if self.candidate:
+            return CandidateFailed(kind, reason, error=error, stage="timing")
+        return EvaluatorError(f"the baseline {self.what} cannot be timed: {reason}")
+
+    def aids(self) -> dict[str, float]:
+        """Further times in microseconds a call: by the process's own events, and what queueing cost the host."""
+        found = {"events_us": self.event_us, "enqueue_us": self.host_us}
+        return {name: statistics.median(values) for name, values in found.items() if values}
 
 
-def candidate_bench(candidate: CandidateHost) -> Bench:
-    """The candidate, prepared."""
-    candidate.prepare()
-    return Bench(candidate.device, candidate.block, candidate.child.preemptions)
+class _Failures:
+    """Turns what a child does wrong outside of `Host.ask` into the bench's failure."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        bench = self.bench
+        if isinstance(error, ChildError):
+            raise bench.failure("error", f"{error.type}: {error.message}"[:2000], error) from None
+        if isinstance(error, ChildTimeout):
+            raise bench.failure("timeout", f"timing took longer than {bench.timeout_s:g} s.") from None
+        if isinstance(error, ChildDied):
+            raise bench.failure("error", f"the process {error.how} during timing.") from None
 
 
-def baseline_bench(reference: ReferenceHost, what: str) -> Bench:
-    """`eager` or `compile:MODE`, prepared."""
-    reference.prepare(what)
-    return Bench(reference.device, lambda calls: reference.block(what, calls), reference.child.preemptions)
+class StoppedBench(Bench):
+    """CPU: the supervisor's clock from letting the stopped process go on until it answers and is stopped again."""
+
+    kind = "cpu"
+    clock = "supervisor's clock, the process stopped before and after, fresh inputs for every call"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shapes: list[tuple[torch.dtype, list[int], list[int]]] = []
+        self.cpu_s: list[float] = []
+        """Processor seconds of a call, all threads together."""
+
+    def choose_calls(self) -> None:
+        """Also learns shape and strides of the outputs, which are then only read by address."""
+        super().choose_calls()
+        self.timed(list(range(self.calls)))
+        self.shapes = self.layout()
+
+    def _trial(self) -> float:
+        return (self.timed(list(range(self.calls))) - self.constant_s) / self.calls
+
+    def _measure(self, order: list[int], picks: set[int]) -> float:
+        total = 0.0
+        for attempt in range(TRIES):
+            self.give(range(max(order) + 1))
+            before, cpu_s = self.host.child.preemptions(), frozen.cpu_seconds(self.host.child.pid)
+            total = self.timed(order)
+            if self.host.child.preemptions() - before <= 1 or attempt == TRIES - 1:
+                break
+            self.dropped += 1
+            self.reference.fill(max(order) + 1)  # what it has seen it might remember
+        self.cpu_s.append((frozen.cpu_seconds(self.host.child.pid) - cpu_s) / len(order))
+        self.read = {index: self._read(i) for i, index in enumerate(order) if index in picks}
+        return (total - self.constant_s) / len(order)
+
+    def _read(self, position: int) -> Tensors:
+        """Outputs of one call out of the stopped process, at the addresses that it wrote down."""
+        tensors = []
+        for address, (dtype, shape, strides) in zip(self.addresses(position), self.shapes, strict=True):
+            raw = torch.empty(_extent(shape, strides), dtype=dtype)
+            try:
+                frozen.read(self.host.child.pid, address, raw)
+            except OSError as error:
+                raise self.failure("error", f"an output of a timed call cannot be read: {error}") from None
+            tensors.append(raw.as_strided(shape, strides))
+        return tensors
 
 
-def screen(kernel: Bench, eager: Bench, budget_s: float) -> None:
-    """Interleaved blocks until the kernel's median is known to +-1 %, or `budget_s` of its own time is spent.
+TOO_EARLY, TOO_LATE = "work before the gate", "work after the done flag"
+CHANGED = "outputs changed after the done flag"
+CLOCKS_DISAGREE = "its own clock disagrees"
 
-    At least ten blocks, unless one call alone is longer than the budget; the baseline may cost four budgets.
+
+class GateBench(Bench):
+    """GPU: the time between opening the gate and the done flag, less the constant that an empty batch shows."""
+
+    kind = "gate"
+    clock = "gate outside the process, L2 flushed before the batch, fresh inputs for every call"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.late_s: list[float] = []
+        """What a small kernel of the supervisor's took after each batch."""
+        self.usual_late_s = 400e-6
+        """The same when the GPU has just become idle: what it took before there was a candidate."""
+
+    def choose_calls(self) -> None:
+        """Also finds out how many calls a stream's queue takes."""
+        super().choose_calls()
+        while not self.can_queue(self.calls):
+            if self.calls == 1:
+                raise MustWaitError
+            self.calls = max(self.calls // 4, 1)
+
+    def _trial(self) -> float:
+        if not self.can_queue(self.calls):
+            return BATCH_S["gate"] / self.calls
+        ticket = self._queue(list(range(self.calls)))[0]
+        seconds = self._through(ticket)
+        self.ask({"do": "event_us", "what": self.what})
+        return (seconds - self.constant_s) / self.calls
+
+    def _measure(self, order: list[int], picks: set[int]) -> float:
+        sets = range(max(order) + 1)
+        usual_s = self._decoy(sets)
+        ticket, reply = self._queue(order)
+        self.host.child.stop()
+        places = self._places(reply.get("outputs"), len(order))
+        early_s = self._give_cold(sets)
+        snapshot = Snapshot(self, places, ticket) if self.candidate else None
+        net = max(self._through(ticket) - self.constant_s, 1e-9)
+        late_s, stable = self._afterwards(ticket, snapshot)
+        self.read = {index: [t.clone() for t in places[i]] for i, index in enumerate(order) if index in picks}
+        event_s = self._event_s()
+        if snapshot is not None:
+            self.suspect(TOO_EARLY, early_s > usual_s * 1.04 + EARLY_S)
+            self.suspect(TOO_LATE, late_s > self.usual_late_s * 1.25 + LATE_S)
+            self.suspect(CHANGED, snapshot.changed() or not stable)
+            self.suspect(CLOCKS_DISAGREE, not abs(event_s - net) <= max(CLOCK_SHARE * net, CLOCK_S))
+        else:
+            self.late_s.append(late_s)
+            self.ask({"do": "drop", "what": self.what})
+        self.event_us.append(event_s / len(order) * 1e6)
+        self.host_us.append(_number(reply.get("host_us")) / len(order))
+        return net / len(order)
+
+    def _event_s(self) -> float:
+        return _number(self.ask({"do": "event_us", "what": self.what}).get("event_us")) * 1e-6
+
+    def _queue(self, order: list[int]) -> tuple[int, dict[str, Any]]:
+        ticket = self._next_ticket()
+        return ticket, self.ask(self._message(order, ticket))
+
+    def _message(self, order: list[int], ticket: int) -> dict[str, Any]:
+        return {"do": "queue", "what": self.what, "order": order, "ticket": ticket, "describe": True}
+
+    def _next_ticket(self) -> int:
+        assert self.host.page is not None
+        self.host.page.ticket += 1
+        return self.host.page.ticket
+
+    def _through(self, ticket: int) -> float:
+        """Opens the gate; seconds until done. Where done does not come, the process is asked what is the matter."""
+        page = self.host.page
+        assert page is not None
+        seconds = gate.pass_through(page.words, ticket, min(self.timeout_s, 10.0))
+        if seconds is None:
+            started = time.monotonic()
+            self.ask({"do": "event_us", "what": self.what})  # raises what has happened to the GPU
+            if gate.watch(page.words, ticket, self.timeout_s) is None:
+                raise self.failure("error", "the calls ended and the done flag behind them was not written.")
+            seconds = 10.0 + time.monotonic() - started
+        return seconds
+
+    def _afterwards(self, ticket: int, snapshot: Snapshot | None) -> tuple[float, bool]:
+        """Right after done: what a small kernel takes, which has to wait for whatever still runs on the GPU; and
+        whether the done flag stayed as it was until the snapshot was taken."""
+        page, stable = self.host.page, True
+        assert page is not None
+        started, late_s = time.perf_counter(), 0.0
+        _flush_buffer(self.host.device)[:1024].zero_()
+        mark = torch.cuda.Event()
+        mark.record()
+        while True:
+            stable = stable and page.words[gate.DONE // 4] == ticket
+            if not late_s and mark.query():
+                late_s = time.perf_counter() - started
+            if late_s and (snapshot is None or snapshot.stream.query()):
+                return late_s, stable
+
+    def can_queue(self, count: int) -> bool:
+        """Whether so many calls can be queued behind a closed gate; opens it in any case."""
+        child, page, ticket = self.host.child, self.host.page, self._next_ticket()
+        assert page is not None
+        child.go_on()
+        with self.failures():
+            child.post(self._message([i % self.arranged for i in range(count)], ticket))
+            in_time = child.channel.readable(QUEUE_S)
+            page.words[gate.OPEN // 4] = ticket
+            child.answer(self.timeout_s)
+        self.ask({"do": "event_us", "what": self.what})
+        return in_time
+
+    def _give_cold(self, sets: range) -> float:
+        """Gives the inputs and flushes the L2 cache; the GPU's seconds for it, by the supervisor's own events.
+
+        Two contexts take turns on a GPU, so whatever the candidate's does meanwhile lengthens them.
+        """
+        self.host.child.stop()
+        return self._gpu_seconds(lambda: self.give(sets))
+
+    def _decoy(self, sets: range) -> float:
+        """What giving these inputs takes while the candidate has nothing queued: they go where nobody sees them."""
+        if self.candidate is None:
+            return 0.0
+        self.host.child.stop()
+        inputs = self.candidate.inputs_to_give(sets)
+        shown = inputs[:MOST_DECOY]
+        seconds = self._gpu_seconds(lambda: _decoy_buffer(self.host.device, shown.numel()).copy_(shown))
+        flush = self._gpu_seconds(lambda: None)
+        return flush + max(seconds - flush, 0.0) * (inputs.numel() / max(shown.numel(), 1))
+
+    def _gpu_seconds(self, work: Callable[[], object]) -> float:
+        _small_kernel(self.host.device)  # the GPU changes over to this context: that is not to be measured
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        _flush_buffer(self.host.device).zero_()
+        end.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(end)) * 1e-3
+
+    def _places(self, outputs: Any, count: int) -> list[Tensors]:
+        """Views of the arena at the outputs that the process says it will write."""
+        places: list[Tensors] = []
+        if not isinstance(outputs, list) or len(outputs) != count:
+            raise self.failure("error", "the process gave no account of its outputs.")
+        for said in outputs:
+            if self.candidate:
+                self.candidate.check_form(said)
+            places.append([self._view(*tensor) for tensor in self._layout_of(said)])
+        return places
+
+    def _view(self, dtype: torch.dtype, shape: list[int], strides: list[int], address: int) -> torch.Tensor:
+        arena = self.host.buffers["arena"].base
+        start, size = address - self.host.arena_base, _extent(shape, strides) * dtype.itemsize
+        if not 0 <= start <= start + size <= arena.numel() or start % dtype.itemsize:
+            raise self.failure("error", "an output of a timed call lies outside the memory lent for it.")
+        return arena[start : start + size].view(dtype).as_strided(shape, strides)
+
+
+class HostBench(GateBench):
+    """GPU, where a call waits for the GPU on the host and so cannot be queued behind a gate.
+
+    The supervisor's clock around N and around 2N calls, less the constant of an empty batch. What counts is the largest
+    of the three numbers that follow, so that drawing out one of them gains nothing.
     """
-    rng = random.Random(0)
-    while True:
-        for bench in rng.sample([kernel, eager], 2):
-            bench.block()
-        blocks = len(kernel.blocks_us)
-        over = kernel.spent_s > budget_s or eager.spent_s > 4 * budget_s
-        if blocks >= 4 and (over or blocks >= 200) and (blocks >= 10 or eager.spent_s + kernel.spent_s > 12 * budget_s):
-            return
-        if blocks >= 10 and timing.settled(kernel.samples_us) and timing.settled(eager.samples_us):
-            return
+
+    kind = "host"
+    clock = "supervisor's clock around N and 2N calls (a call waits on the host), fresh inputs for every call"
+    sets_per_call = 3
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shapes: list[tuple[torch.dtype, list[int], list[int]]] = []
+        self.constant_s = 0.0
+
+    def choose_calls(self) -> None:
+        """As on the CPU: learns the outputs' layout, too."""
+        Bench.choose_calls(self)
+        self.timed(list(range(self.calls)))
+        self.shapes = self.layout()
+
+    def _trial(self) -> float:
+        return self.timed([i % self.arranged for i in range(self.calls)]) / self.calls
+
+    def _measure(self, order: list[int], picks: set[int]) -> float:
+        n, seconds = self.calls, []
+        self.read = {}
+        for sets in (range(n), range(n, 3 * n)):
+            usual_s = self._decoy(sets)
+            early_s = self._give_cold(sets)
+            seconds.append(self.timed(list(sets)))
+            late_s = _small_kernel(self.host.device)
+            for i, index in enumerate(sets):
+                if index in picks:
+                    found = zip(self.shapes, self.addresses(i), strict=True)
+                    self.read[index] = [self._view(d, shape, strides, at).clone() for (d, shape, strides), at in found]
+            if self.candidate:
+                self.suspect(TOO_EARLY, early_s > usual_s * 1.04 + EARLY_S)
+                self.suspect(TOO_LATE, late_s > self.usual_late_s * 1.25 + LATE_S)
+            else:
+                self.late_s.append(late_s)
+        if not self.candidate:
+            self.ask({"do": "drop", "what": self.what})
+        once, twice = seconds
+        return max((twice - once) / n, (once - self.constant_s) / n, (twice - self.constant_s) / (2 * n))
 
 
-def interleave(benches: list[Bench], groups: int, rng: random.Random, limit_s: float) -> None:
-    """`groups` groups of one block each in random order, every second group mirrored: a drift hits all alike."""
-    started = time.monotonic()
-    order: list[Bench] = []
-    for group in range(groups):
-        order = order[::-1] if group % 2 else rng.sample(benches, len(benches))
-        for bench in order:
-            bench.block()
-        if time.monotonic() - started > limit_s and group >= 3:
-            return
+class MustWaitError(Exception):
+    """A call waits for the GPU on the host: it cannot be queued behind a gate."""
+
+
+def make(
+    host: Host, what: str, reference: ReferenceHost, constant_s: float, timeout_s: float, *, waits: bool = False
+) -> Bench:
+    """A bench, warmed up and sized, with the clock that fits; `waits`: the one for calls that wait on the host."""
+    arguments = (host, what, reference, constant_s, timeout_s)
+    bench = StoppedBench(*arguments) if not host.gpu else HostBench(*arguments) if waits else GateBench(*arguments)
+    few = min(2, reference.capacity)
+    reference.fill(few)
+    bench.give(range(few))
+    bench.arrange(few, warm_s=0.1, held=1, fresh=True)
+    try:
+        if isinstance(bench, GateBench) and not waits and not bench.can_queue(1):
+            raise MustWaitError
+        bench.choose_calls()
+    except MustWaitError:
+        bench = HostBench(*arguments)
+        bench.arrange(few, held=1)
+        bench.choose_calls()
+    host.child.stop()
+    return bench
+
+
+class Snapshot:
+    """Pieces of the outputs that a copy engine fetches by itself as soon as the done flag is written.
+
+    A copy engine works while another context computes, so what it fetches is what lay there at done, whatever the
+    process goes on doing. The pieces are chosen secretly before the gate opens.
+    """
+
+    def __init__(self, bench: Bench, places: list[Tensors], ticket: int) -> None:
+        host, rng = bench.host, random.SystemRandom()
+        assert host.page is not None
+        if host.page.registered is None:
+            host.page.registered = gate.GatePage(host.page.fd)
+        self.stream, self.pinned = _copies(host.device)
+        self.pieces: list[torch.Tensor] = []
+        host.page.registered.wait(self.stream.cuda_stream, gate.DONE, ticket)
+        with torch.cuda.stream(self.stream):
+            for k in range(PIECES):
+                raw = _bytes_of(rng.choice(rng.choice(places)))
+                at = rng.randrange(max(raw.numel() - PIECE, 0) + 1)
+                piece = raw[at : at + PIECE]
+                self.pinned[k, : piece.numel()].copy_(piece, non_blocking=True)
+                self.pieces.append(piece)
+
+    def changed(self) -> bool:
+        """Whether what lies there now is not what lay there at done."""
+        self.stream.synchronize()
+        return any(not torch.equal(piece.cpu(), self.pinned[k, : piece.numel()]) for k, piece in enumerate(self.pieces))
+
+
+def _number(value: Any) -> float:
+    """What a process says is a number; NaN where it is none."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _extent(shape: Any, strides: Any) -> int:
+    """Elements between the first and the last of a strided tensor. ValueError for negative strides."""
+    if any(s < 0 for s in strides):
+        raise ValueError("a stride is negative")
+    return 0 if 0 in tuple(shape) else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_strided((_extent(tensor.shape, tensor.stride()),), (1,)).view(torch.uint8)
+
+
+def _small_kernel(device: str) -> float:
+    """Seconds that a small kernel of the supervisor's takes: longer when the GPU is still busy for somebody else."""
+    started = time.perf_counter()
+    _flush_buffer(device)[:1024].zero_()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+_OURS: dict[tuple[str, str], Any] = {}
+"""The supervisor's own memory on each device: what flushes the L2 cache, and where snapshots land."""
+
+
+def _flush_buffer(device: str) -> torch.Tensor:
+    if ("flush", device) not in _OURS:
+        size = max(2 * torch.cuda.get_device_properties(device).L2_cache_size, 1 << 26)
+        _OURS["flush", device] = torch.empty(size, dtype=torch.uint8, device=device)
+    found: torch.Tensor = _OURS["flush", device]
+    return found
+
+
+def _decoy_buffer(device: str, size: int) -> torch.Tensor:
+    if ("decoy", device) not in _OURS or _OURS["decoy", device].numel() < size:
+        _OURS["decoy", device] = torch.empty(size, dtype=torch.uint8, device=device)
+    found: torch.Tensor = _OURS["decoy", device][:size]
+    return found
+
+
+def _copies(device: str) -> tuple[torch.cuda.Stream, torch.Tensor]:
+    if ("copies", device) not in _OURS:
+        pinned = torch.empty(PIECES, PIECE, dtype=torch.uint8, pin_memory=True)
+        _OURS["copies", device] = (torch.cuda.Stream(device), pinned)
+    found: tuple[torch.cuda.Stream, torch.Tensor] = _OURS["copies", device]
+    return found
+
+
+def clock_constant(reference: ReferenceHost, timeout_s: float = 120.0) -> float:
+    """Seconds that the clock shows for no work: measured in the reference's process, never in a candidate's."""
+    arguments = (reference, "nothing", reference, 0.0, timeout_s)
+    if not reference.gpu:
+        bench: Bench = StoppedBench(*arguments)
+        bench.arrange(0, held=0, fresh=True)
+        return statistics.median(bench.timed([]) for _ in range(9))
+    gated = GateBench(*arguments)
+    gated.arrange(0, held=0, fresh=True)
+    calls = 101
+    times: dict[int, list[float]] = {1: [], calls: []}
+    for _ in range(9):
+        for count, found in times.items():
+            ticket = gated._next_ticket()
+            gated.ask({"do": "queue", "what": "nothing", "order": [0] * count, "ticket": ticket})
+            _flush_buffer(reference.device).zero_()  # so that the GPU changes contexts at the gate, as it will
+            torch.cuda.synchronize()
+            found.append(gated._through(ticket))
+    one = statistics.median(times[1])
+    return one - (statistics.median(times[calls]) - one) / (calls - 1)

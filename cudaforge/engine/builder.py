@@ -1,19 +1,18 @@
 """Sources in, package with binary out: nvcc or g++ by one direct call, confined, cached by content.
 
-The compiler runs with our flags in namespaces of its own and sees no input. What it says becomes structured
+The compiler runs with our flags in a cage of its own and sees no input. What it says becomes structured
 diagnostics. A `triton` or `module` kernel has no compiler call of ours: it builds itself when it is loaded and first
-run, into a cache folder that belongs to its package.
+run, in a process that may start compilers and sees inputs of a throw-away seed, into a cache folder that belongs to
+its package; the process that is judged reads that folder and may start nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cudaforge import kernel_loader
-from cudaforge.engine.sandbox import environment, namespace_prefix
+from cudaforge.engine.sandbox import run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
 from cudaforge.kernel import Kernel
@@ -72,12 +71,20 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
             (staged / name).mkdir()
         build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
         (staged / "build.json").write_text(build.model_dump_json())
+        make_readable(staged)
         try:
             staged.rename(folder)
         except OSError:
             if not done.is_file():  # another process was quicker: its result is the same
                 raise
     return Built(folder / kernel.id, build, caches)
+
+
+def make_readable(folder: Path) -> None:
+    """Lets the users that caged processes run as read a folder that this process owns, whatever the umask."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
 
 
 def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) -> Build:
@@ -118,26 +125,12 @@ def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) ->
 
 
 def _run(command: list[str], folder: Path, timeout_s: float) -> tuple[int, str]:
-    """Runs a compiler confined, in its own process group, with a time limit; returns exit code and output."""
-    prefix, _ = namespace_prefix()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as scratch, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*prefix, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(Path(scratch)),
-            cwd=folder,
-            start_new_session=True,
-        )
+    """Runs a compiler in a cage that may write `folder`; returns exit code and output. Raises BuildTimeout."""
+    with tempfile.TemporaryDirectory(prefix="cudaforge-build-") as scratch, tempfile.TemporaryFile() as log:
         try:
-            code = process.wait(timeout_s)
+            code = run_caged(command, scratch=Path(scratch), log=log, timeout_s=timeout_s, write=(str(folder),))
         except subprocess.TimeoutExpired:
             raise BuildTimeout from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         log.seek(0)
         return code, log.read(MAX_LOG).decode("utf-8", "replace").replace(f"{folder}/", "")
 

@@ -7,116 +7,142 @@ only spoil the answer. It holds no expected output, no seed of the inputs, no re
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gc
+import ctypes
 import importlib.util
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cudaforge.engine.protocol import Channel, Slot, harden, leaves, open_lent, pack, serve, spec_of, unpack, view
+from cudaforge.engine.calls import Borrowed, Calls, Pool, describe, land, poisoned_allocations
+from cudaforge.engine.guards import GuardedAllocations
+from cudaforge.engine.protocol import Channel, Slot, serve, spec_of, unpack
 
 
-class Borrowed:
-    """Buffers that the supervisor has lent to this process, by name."""
-
-    def __init__(self) -> None:
-        self.bases: dict[str, torch.Tensor] = {}
-
-    def open(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Handler of `map`: opens `buffers` [{id, ...}]."""
-        rest = iter(fds)
-        for wire in message["buffers"]:
-            self.bases[wire["id"]] = open_lent(wire, next(rest) if wire["kind"] == "shm" else None)
-        return {}
-
-    def tensors(self, buffer: str, slots: list[list[Any]]) -> list[torch.Tensor]:
-        """Views at `slots` of a lent buffer."""
-        return [view(self.bases[buffer], Slot.of(wire)) for wire in slots]
-
-
-class TimedCalls:
-    """Calls of one function on rotating input sets, timed in blocks."""
-
-    def __init__(self, call: Callable[..., Any], sets: list[list[Any]], device: str) -> None:
-        self.call, self.sets, self.device = call, sets, device
-        self.turn = 0
-        self.last: Any = None
-        if device != "cpu":
-            properties = torch.cuda.get_device_properties(device)
-            self.flush = torch.empty(max(2 * properties.L2_cache_size, 1 << 26), dtype=torch.uint8, device=device)
-            self.host_s = 0.0
-
-    def _once(self) -> None:
-        self.last = self.call(*self.sets[self.turn % len(self.sets)])
-        self.turn += 1
-
-    def warm(self, seconds: float) -> None:
-        """Calls until `seconds` have passed, at least twice. Collects garbage once, so that blocks need not."""
-        gc.collect()
-        until, count = time.perf_counter() + seconds, 0
-        while count < 2 or time.perf_counter() < until:
-            self._once()
-            count += 1
-            if self.device != "cpu":
-                torch.cuda.synchronize()
-        if self.device != "cpu":
-            started = time.perf_counter()
-            for _ in range(4):
-                self._once()
-            self.host_s = (time.perf_counter() - started) / 4
-            torch.cuda.synchronize()
-
-    def block(self, calls: int) -> list[float]:
-        """Runs `calls` calls. On a GPU returns microseconds of each by events (cold L2, queued ahead of the host);
-        on the CPU nothing: the supervisor holds the clock."""
-        gc.disable()
-        try:
-            if self.device == "cpu":
-                for _ in range(calls):
-                    self._once()
-                return []
-            return self._events(calls)
-        finally:
-            gc.enable()
-
-    def _events(self, calls: int) -> list[float]:
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
-        # A spin kernel keeps the GPU busy until the host has queued everything, so no launch gap is timed.
-        spin_s = min(1.5 * calls * (self.host_s + 20e-6) + 50e-6, 0.2)
-        torch.cuda._sleep(int(spin_s * 2e9))
-        for start, end in pairs:
-            self.flush.zero_()
-            start.record()
-            self._once()
-            end.record()
-        torch.cuda.synchronize()
-        return [start.elapsed_time(end) * 1e3 for start, end in pairs]
-
-
-class Candidate:
-    """Handlers of the supervisor's messages."""
+class Runner:
+    """Handlers that reference and candidate have in common: batches of timed calls on lent input sets."""
 
     def __init__(self) -> None:
         self.borrowed = Borrowed()
         self.device = "cpu"
-        self.model: Any = None
-        self.timed: TimedCalls | None = None
+        self.calls: dict[str, Calls] = {}
+        self.pool: Pool | None = None
 
-    def hello(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Confines the process further; nothing untrusted is loaded yet."""
-        return {"layers": harden(message.get("limits", {}))}
+    def function(self, what: str) -> Any:
+        """What is called under this name."""
+        raise NotImplementedError
+
+    def arrange(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Readies batches of `what` on the sets {tree, slots} of a lent buffer: warms up, takes its memory."""
+        if self.device != "cpu" and self.pool is None and "arena" in self.borrowed.bases:
+            self.pool = Pool(self.borrowed.bases["arena"])
+        what = message["what"]
+        with torch.inference_mode():
+            if message["fresh"] or what not in self.calls:
+                self.calls[what] = Calls(self.function(what), self.device, self.pool)
+            calls = self.calls[what]
+            calls.inputs = [self.borrowed.values(message["buffer"], entry) for entry in message["sets"]] or [[]]
+            if message["fresh"]:
+                calls.warm(message["warm_s"])
+            calls.fill_pool(message["held"])
+        return {"arena": self.pool.base if self.pool is not None else 0}
+
+    def queue(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """GPU: queues a batch behind the gate, says where its outputs will lie and what queueing cost the host."""
+        calls, page = self.calls[message["what"]], self.borrowed.page
+        assert page is not None
+        with torch.inference_mode():
+            calls.queue(page, message["order"], message["ticket"])
+        outputs = calls.describe() if message.get("describe") else []
+        return {"outputs": outputs, "host_us": calls.host_s * 1e6}
+
+    def event_us(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """GPU: this process's own time of the last queued batch."""
+        return {"event_us": self.calls[message["what"]].event_us()}
+
+    def batch(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """A batch under the supervisor's clock around question and answer: on the CPU, and for what waits on the host.
+
+        The addresses of the outputs' tensors go into the lent `table`.
+        """
+        calls = self.calls[message["what"]]
+        with torch.inference_mode():
+            held = calls.run(message["order"])
+        self._tabulate(held)
+        self._synchronize()
+        return {}
+
+    def _tabulate(self, held: list[Any]) -> None:
+        addresses: list[int] = []
+        for out in held:
+            if type(out) is torch.Tensor:
+                addresses.append(out.data_ptr())
+            else:
+                addresses += [tensor[4] for tensor in describe(out)["tensors"]]
+        table = self.borrowed.bases["table"]
+        addresses = addresses[: table.numel() // 8]
+        words: Any = (ctypes.c_uint64 * len(addresses)).from_address(table.data_ptr())
+        words[:] = addresses
+
+    def trace(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """What a few calls launch on the GPU (trace.py); `why` where that cannot be had. Lands the last output."""
+        from cudaforge.engine.trace import TraceError, launches
+
+        call, inputs = self.function(message["what"]), self.borrowed.values(message["buffer"], message["set"])
+        last: list[Any] = []
+
+        def once() -> None:
+            last[:] = [call(*inputs)]
+
+        try:
+            with torch.inference_mode():
+                calls = launches(once, message["calls"])
+        except TraceError as error:
+            return {"why": str(error)}
+        said = {}
+        if message.get("landing"):
+            slots = [Slot.of(wire) for wire in message["landing_slots"]]
+            said = land(last[0], self.borrowed.bases[message["landing"]], slots, self.device)
+            self._synchronize()
+        return {"calls": calls, "output": said}
+
+    def outputs(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Describes the outputs of the last batch."""
+        return {"outputs": self.calls[message["what"]].describe()}
+
+    def drop(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Forgets the outputs of the last batch of `what`."""
+        self.calls[message["what"]].held = []
+        return {}
+
+    def _synchronize(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+
+RUNNER_HANDLERS = ("arrange", "queue", "event_us", "batch", "trace", "outputs", "drop")
+
+
+class Candidate(Runner):
+    """Handlers of the supervisor's messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = None
+
+    def function(self, what: str) -> Any:
+        """There is one: the kernel."""
+        return self.model
 
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Imports the package and constructs ModelNew; returns its parameters and buffers."""
         self.device = message["device"]
         torch.backends.cuda.matmul.allow_tf32 = message["allow_tf32"]
         torch.backends.cudnn.allow_tf32 = message["allow_tf32"]
+        if message.get("prebuilt"):
+            use_what_was_built()
         init = unpack(message["init"], self.borrowed.tensors("init", message["init_slots"]))
         module = _import_package(Path(message["package"]))
         torch.manual_seed(message["init_seed"])
@@ -143,59 +169,35 @@ class Candidate:
         self._synchronize()
         return {}
 
-    def run(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def check(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Runs forward on each lent input set, holding all outputs, then lands each in its buffer.
 
-        Holding several at once shows an output buffer that is used again.
+        Holding several at once shows an output buffer that is used again. `again` lands the same inputs a second
+        time, so that a race shows. Allocations are poisoned and guarded: unwritten elements and writes beyond the
+        end of an output show.
         """
-        sets = [self._inputs(entry) for entry in message["sets"]]
-        with torch.inference_mode(), _poisoned_allocations():
-            held = [self.model(*inputs) for inputs in sets]
+        sets = [self.borrowed.values("slots", entry) for entry in message["sets"]]
+        guarded = GuardedAllocations() if message.get("guard") else None
+        with torch.inference_mode(), poisoned_allocations():
+            if guarded is None:
+                held = [self.model(*inputs) for inputs in sets]
+            else:
+                with guarded:
+                    held = [self.model(*inputs) for inputs in sets]
+            # Not waited for: what is not joined to the current stream is not in the copy.
             landed = [self._land(out, entry) for out, entry in zip(held, message["sets"], strict=True)]
         self._synchronize()
-        return {"outputs": landed}
-
-    def _inputs(self, entry: dict[str, Any]) -> list[Any]:
-        return list(unpack(entry["tree"], self.borrowed.tensors(entry["buffer"], entry["slots"])))
+        return {"outputs": landed, "overrun": guarded.overrun() if guarded else ""}
 
     def _land(self, out: Any, entry: dict[str, Any]) -> dict[str, Any]:
-        """Copies outputs into the landing buffer where dtype and shape are as the slots say."""
-        tensors: list[torch.Tensor] = []
-        tree = pack(out, tensors)
         slots = [Slot.of(wire) for wire in entry["landing_slots"]]
-        base = self.borrowed.bases[entry["landing"]]
-        for tensor, slot in zip(tensors, slots, strict=False):
-            if spec_of(tensor) == (slot.dtype, slot.shape) and tensor.device.type == torch.device(self.device).type:
-                view(base, slot).copy_(tensor)
-        described = [[*spec_of(t), t.device.type] for t in tensors]
-        return {"leaves": leaves(tree), "tensors": described}
-
-    def prepare(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Copies the input sets to memory of this process's own allocator and warms up."""
-        sets = [
-            [x.clone() if isinstance(x, torch.Tensor) else x for x in self._inputs(entry)] for entry in message["sets"]
-        ]
-        self.timed = TimedCalls(self.model, sets, self.device)
-        with torch.inference_mode():
-            self.timed.warm(message["warm_s"])
-        return {}
-
-    def block(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """A block of timed calls."""
-        assert self.timed is not None
-        with torch.inference_mode():
-            return {"samples_us": self.timed.block(message["calls"])}
-
-    def land_last(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Lands the output of the last timed call; says which input set it was for."""
-        assert self.timed is not None
-        landed = self._land(self.timed.last, message)
-        self._synchronize()
-        return {"output": landed, "set": (self.timed.turn - 1) % len(self.timed.sets)}
+        return land(out, self.borrowed.bases[entry["landing"]], slots, self.device)
 
     def profile(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """A few warm calls, then one inside an NVTX range for ncu, and the end of the process is the report."""
-        inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in self._inputs(message["set"])]
+        inputs = [
+            x.clone() if isinstance(x, torch.Tensor) else x for x in self.borrowed.values("slots", message["set"])
+        ]
         with torch.inference_mode():
             for _ in range(2):
                 self.model(*inputs)
@@ -206,21 +208,33 @@ class Candidate:
             torch.cuda.nvtx.range_pop()
         return {}
 
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
 
+def use_what_was_built() -> None:
+    """Makes torch.utils.cpp_extension load what the builder's process has built, in place of building.
 
-@contextlib.contextmanager
-def _poisoned_allocations() -> Iterator[None]:
-    """torch.empty gives NaN (or the largest integer) in place of old memory, so that unwritten elements show."""
-    # Memory is filled under deterministic mode. torch.use_deterministic_algorithms does the same and imports the whole
-    # of inductor besides, which takes seconds.
-    torch._C._set_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch._C._set_deterministic_algorithms(False)
+    This process may start no compiler, and its build cache is read-only. The sources must come out the same.
+    """
+    import torch.utils.cpp_extension
+
+    extension: Any = torch.utils.cpp_extension
+
+    class NoLock:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def try_acquire(self) -> bool:
+            return True
+
+        def release(self) -> None: ...
+
+    def built(name: str, build_directory: str, **_: Any) -> None:
+        if not (Path(build_directory) / f"{name}.so").is_file():
+            raise ImportError(
+                f"extension {name} was not built when the kernel was built: what a kernel builds must be the same in "
+                "every process"
+            )
+
+    extension.FileBaton = NoLock
+    extension._write_ninja_file_and_build_library = built
 
 
 def _import_package(folder: Path) -> Any:
@@ -235,14 +249,20 @@ def _import_package(folder: Path) -> Any:
     return module
 
 
-def main() -> None:
+HANDLERS = ("load", "parameters", "check", "profile", *RUNNER_HANDLERS)
+
+
+def answer(channel: Channel) -> None:
     """Serves the supervisor until the channel closes."""
+    candidate = Candidate()
+    serve(channel, {"map": candidate.borrowed.open, **{name: getattr(candidate, name) for name in HANDLERS}})
+
+
+def main() -> None:
+    """A candidate in an interpreter of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
-    channel = Channel(socket.socket(fileno=parser.parse_args().fd))
-    candidate = Candidate()
-    names = ("hello", "load", "parameters", "run", "prepare", "block", "land_last", "profile")
-    serve(channel, {"map": candidate.borrowed.open, **{name: getattr(candidate, name) for name in names}})
+    answer(Channel(socket.socket(fileno=parser.parse_args().fd)))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,54 @@ def compare(
     return Comparison(ratio, _error(name, got, want, bad, float(own.max())) if bool(bad.any()) else None)
 
 
+ALIKE = 0.02
+ROUNDINGS = 64.0
+"""Runs on the same input whose results differ by more roundings than this are no mere change of the order of a sum."""
+
+
+def differs(before: torch.Tensor, now: torch.Tensor) -> float:
+    """Largest difference of two runs on the same input in roundings of the element, or of the typical element where
+    that is larger; 0 where they are the same bit by bit, infinite where integers or special values differ."""
+    if not before.is_floating_point():
+        return 0.0 if torch.equal(before, now) else float("inf")
+    a, b = before.double(), now.double()
+    finite = torch.isfinite(a)
+    if not torch.equal(finite, torch.isfinite(b)):
+        return float("inf")
+    a, b = torch.where(finite, a, 0.0), torch.where(finite, b, 0.0)
+    if torch.equal(a, b) or not a.numel():
+        return 0.0
+    unit = torch.finfo(before.dtype).eps * torch.maximum(a.abs(), a.pow(2).mean().sqrt())
+    return float(((a - b).abs() / unit.clamp(min=torch.finfo(torch.float64).tiny)).max())
+
+
+def alike(got: torch.Tensor, expected: torch.Tensor, share: float = ALIKE) -> bool:
+    """Whether an output of a timed call is that of its inputs, loosely: within `share` of the expected element and of
+    the typical size. Tells a call that was skipped or ran on other inputs from one that was made; `compare` judges how
+    exact it was."""
+    if not expected.is_floating_point():
+        return bool((got == expected).float().mean() > 1 - ALIKE) if expected.numel() else True
+    got, expected = got.double(), expected.double()
+    finite = torch.isfinite(expected)
+    if not bool((torch.isfinite(got) == finite).all()):
+        return False
+    want = torch.where(finite, expected, 0.0)
+    off = torch.where(finite, got - expected, 0.0).abs()
+    typical = want.pow(2).mean().sqrt() if want.numel() else want.sum()
+    return bool((off <= share * (want.abs() + typical) + torch.finfo(torch.float32).tiny).all())
+
+
+def own_error(expected: torch.Tensor, exact: torch.Tensor) -> float:
+    """How far the reference in its own dtype is from float64, in the terms of `alike`."""
+    if not expected.is_floating_point() or not expected.numel():
+        return 0.0
+    finite = torch.isfinite(expected) & torch.isfinite(exact)
+    want = torch.where(finite, exact, 0.0)
+    off = torch.where(finite, expected.double() - exact, 0.0).abs()
+    unit = want.abs() + want.pow(2).mean().sqrt() + torch.finfo(torch.float64).tiny
+    return float((off / unit).max())
+
+
 def _allowed(
     want: torch.Tensor, own: torch.Tensor, finite: torch.Tensor, dtype: str, tolerance: Tolerance
 ) -> torch.Tensor:

@@ -1,30 +1,52 @@
 """The supervisor's side of the reference and of a candidate: what is lent to whom, asked, and believed.
 
-Buffers, by name: `init` and `parameters`; for each of SETS input sets held at once `in0`, `expected0`, `exact0` (only
-the reference ever sees the last two) and, for each candidate, `landing0`.
+| buffer                 | reference | candidate | holds                                                            |
+|------------------------|-----------|-----------|------------------------------------------------------------------|
+| init, parameters       | writes    | reads     | the constructor's tensors; parameters and buffers by name        |
+| source                 | writes    | -         | input sets, drawn by the task                                    |
+| slots                  | -         | reads     | what the supervisor copies from source, between guard bands      |
+| expected, exact        | writes    | -         | what is right, in the task's dtype and in float64                |
+| landing                | -         | writes    | outputs of checked calls, poisoned before, between guard bands   |
+| arena (GPU)            | its own   | its own   | all that is allocated while calls are timed, outputs among it    |
+| table                  | its own   | its own   | addresses of the outputs of timed calls                          |
+| gate (GPU)             | its own   | its own   | the page of the clock                                            |
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import secrets
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from cudaforge.engine import check
+from cudaforge.engine import check, gate
 from cudaforge.engine.builder import Built
-from cudaforge.engine.memory import GUARD, Buffer
-from cudaforge.engine.protocol import MAX_FDS, Spec
+from cudaforge.engine.memory import GUARD, INPUT_GUARD, Buffer
+from cudaforge.engine.protocol import MAX_FDS, Slot, Spec
 from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import OutputError
 from cudaforge.kernel import Kernel, Language
 from cudaforge.task import Task, Workload
 
+if TYPE_CHECKING:
+    import torch
+
 SETS = 2
-"""Input sets that are lent at once, so that two outputs are held before either is looked at."""
+"""Input sets that are checked at once, so that two outputs are held before either is looked at."""
 REFERENCE_TIMEOUT_S = 900.0
 LIMITS = {"NPROC": 4096, "NOFILE": 4096}
-"""Per user namespace or user; generous, since OpenMP and CUDA start threads."""
+"""Generous, since OpenMP and CUDA start threads."""
+MOST_SETS = {"cpu": 500, "cuda": 400}
+"""Calls of a batch at most: fewer than a stream's queue takes."""
+SET_BYTES = {"cpu": 64 << 20, "cuda": 4 << 30}
+"""Memory for the inputs of a batch. What runs at memory speed needs no more: a batch takes a few milliseconds."""
+INPUTS_S = {"movable": 0.03, "fixed": 0.3}
+"""Time that drawing the inputs of a batch may take. Beyond it, sets are drawn ones moved around, where they may be."""
+MOST_DATA = 16 << 30
+"""Anonymous memory of a candidate's process on the CPU, beyond what the task itself needs."""
 
 
 class TaskBroken(Exception):  # noqa: N818 - the caller decides what it means
@@ -32,7 +54,7 @@ class TaskBroken(Exception):  # noqa: N818 - the caller decides what it means
 
 
 class CandidateFailed(Exception):  # noqa: N818 - an outcome that becomes a verdict
-    """The candidate crashed, raised, hung or returned something of the wrong form.
+    """The candidate crashed, raised, hung, broke a rule or returned something of the wrong form.
 
     `kind`: `error` (RUNTIME_ERROR), `timeout` (TIMEOUT), `form` (INCORRECT: structure, dtype or shape), `rule`
     (REJECTED).
@@ -56,38 +78,98 @@ def _parameters(wire: list[Any]) -> list[Parameter]:
     return [Parameter(str(n), (str(dtype), tuple(shape)), bool(trained)) for n, dtype, shape, trained in wire]
 
 
-def lend(child: Child, buffers: dict[str, Buffer], timeout: float = 120.0) -> None:
-    """Maps buffers into a child, a few file descriptors a message."""
-    items = list(buffers.items())
-    for start in range(0, len(items), MAX_FDS):
-        wires, fds = [], []
-        for name, buffer in items[start : start + MAX_FDS]:
-            wire, fd = buffer.lend()
-            wires.append({"id": name, **wire})
-            if fd is not None:
-                fds.append(fd)
-        child.ask({"do": "map", "buffers": wires}, timeout, fds)
-
-
 @dataclass
-class Trial:
-    """What one input set was made from, and the checksum of the lent inputs."""
+class Page:
+    """The clock's page of one process as the supervisor sees it."""
 
-    seed: int
-    tree: Any
-    checksum: int
+    fd: int
+    words: memoryview
+    ticket: int = 0
+    registered: Any = None
+    """The page registered with CUDA in the supervisor (gate.GatePage), for snapshots."""
+
+    @classmethod
+    def new(cls) -> Page:
+        """A fresh one."""
+        fd = gate.new_page()
+        return cls(fd, memoryview(mmap.mmap(fd, gate.PAGE)).cast("I"))
+
+    def close(self) -> None:
+        """Gives it back."""
+        if self.registered is not None:
+            self.registered.close()
+            self.registered = None
+        os.close(self.fd)
 
 
-class ReferenceHost:
-    """A reference process for one workload of a task. Raises TaskBroken where the task's code fails."""
+class Host:
+    """A child process with what it was lent. Subclasses say what its failures mean."""
 
-    def __init__(self, task: Task, workload: Workload, device: str, extra_env: dict[str, str]) -> None:
-        self.task, self.workload, self.device = task, workload, device
-        self.prepared: set[str] = set()
+    child: Child
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.gpu = device != "cpu"
         self.buffers: dict[str, Buffer] = {}
-        self.trials: list[Trial] = []
-        self.init_seed = secrets.randbits(31)
-        self.child = Child(["-m", "cudaforge.engine.reference"], extra_env=extra_env)
+        self.page: Page | None = None
+        self.arena_base = 0
+
+    def ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Asks the child, in a stage of the evaluation."""
+        raise NotImplementedError
+
+    def lend(self, names: dict[str, Buffer]) -> None:
+        """Maps buffers into the child under the given names, a few file descriptors a message."""
+        items = list(names.items())
+        for start in range(0, len(items), MAX_FDS):
+            wires, fds = [], []
+            for name, buffer in items[start : start + MAX_FDS]:
+                wire, fd = buffer.lend()
+                wires.append({"id": name, **wire})
+                if fd is not None:
+                    fds.append(fd)
+            self.child.ask({"do": "map", "buffers": wires}, 120.0, fds)
+
+    def lend_page(self) -> None:
+        """Maps a page of the clock into the child."""
+        self.page = Page.new()
+        self.child.ask({"do": "map", "buffers": [{"id": "gate", "kind": "gate"}]}, 120.0, [self.page.fd])
+
+    def close(self) -> None:
+        """Ends the process and frees what it was lent. Idempotent."""
+        if hasattr(self, "child"):
+            self.child.close()
+        for buffer in self.buffers.values():
+            buffer.close()
+        self.buffers = {}
+        if self.page is not None:
+            self.page.close()
+            self.page = None
+
+
+class ReferenceHost(Host):
+    """A reference process for one workload of a task. Raises TaskBroken where the task's code fails.
+
+    With `twin`, a second process for the same workload: it reads the twin's source and makes no trials, so that the
+    baseline can be timed against itself across two processes.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        workload: Workload,
+        device: str,
+        cache: tuple[str, ...],
+        extra_env: dict[str, str],
+        twin: ReferenceHost | None = None,
+    ) -> None:
+        super().__init__(device)
+        self.task, self.workload, self.twin = task, workload, twin
+        self.init_seed: int = twin.init_seed if twin else secrets.randbits(31)
+        self.parameter_seed: int | None = None
+        self.generation = 0
+        """Counts how often the source sets were drawn anew."""
+        self.child = Child("reference", write=cache, programs=True, limits=LIMITS, device=device, extra_env=extra_env)
         try:
             self._start()
         except BaseException:
@@ -96,8 +178,12 @@ class ReferenceHost:
 
     def _start(self) -> None:
         meta = self.task.meta
-        self.layers = self._ask({"do": "hello", "limits": LIMITS})["layers"]
-        loaded = self._ask(
+        try:
+            self.child.started(120.0)
+        except (ChildDied, ChildTimeout) as failure:
+            raise EvaluatorError(f"the reference's process does not start: {failure}. {self.child.output}") from None
+        loaded = self.ask(
+            "load",
             {
                 "do": "load",
                 "source": self.task.source,
@@ -107,84 +193,142 @@ class ReferenceHost:
                 "allow_tf32": meta.allow_tf32,
                 "device": self.device,
                 "init_seed": self.init_seed,
-            }
+            },
         )
         self.parameters = _parameters(loaded["parameters"])
         self.init_tree = loaded["init"]
-        about = self._ask({"do": "describe", "seed": secrets.randbits(63)})
+        seeds = [secrets.randbits(63) for _ in range(3)]
+        about = self.ask("describe", {"do": "describe", "seeds": seeds, "input_range": meta.input_range})
+        self.tree = about["inputs"]
         self.input_specs = _specs(about["input_specs"])
         self.output_specs = _specs(about["output_specs"])
         self.output_leaves: list[Any] = about["outputs"]
         self.flops: int | None = int(about["flops"]) or None
         self.no_float64 = str(about["no_float64"])
+        self.movable = bool(about["movable"])
+        self.inputs_s, self.eager_s = float(about["inputs_s"]), float(about["eager_s"])
         if not self.output_specs:
             raise TaskBroken("Model.forward returns no tensor")
-        exact = [
-            ("float64" if _floating(dtype) and not self.no_float64 else dtype, shape)
-            for dtype, shape in self.output_specs
-        ]
+        self.capacity = self._capacity()
         try:
-            self.buffers["init"] = Buffer(_specs(loaded["init_specs"]), self.device)
-            self.buffers["parameters"] = Buffer([p.spec for p in self.parameters], self.device)
-            for i in range(SETS):
-                self.buffers[f"in{i}"] = Buffer(self.input_specs, self.device)
-                self.buffers[f"expected{i}"] = Buffer(self.output_specs, self.device)
-                self.buffers[f"exact{i}"] = Buffer(exact, self.device)
+            self._lend_all(_specs(loaded["init_specs"]))
         except (RuntimeError, OSError) as error:
             raise EvaluatorError(f"memory for inputs and outputs cannot be had: {error}") from None
-        lend(self.child, self.buffers)
-        self._ask({"do": "give_init", "slots": self.buffers["init"].wire()})
+        self.ask("load", {"do": "give_init", "slots": self.buffers["init"].wire()})
+
+    def _capacity(self) -> int:
+        """How many input sets fit: as many as a batch can use, within the memory that is set aside."""
+        kind = "cuda" if self.gpu else "cpu"
+        one = max(nbytes(self.input_specs), nbytes(self.output_specs), 1)
+        most = min(SET_BYTES[kind] // one, MOST_SETS[kind])
+        if not self.movable:  # every set has to be drawn: no two may be alike
+            most = min(most, int(INPUTS_S["fixed"] / max(self.inputs_s, 1e-6)))
+        return max(most, SETS)
+
+    def _lend_all(self, init_specs: list[Spec]) -> None:
+        exact = [
+            ("float64" if floating(dtype) and not self.no_float64 else dtype, shape)
+            for dtype, shape in self.output_specs
+        ]
+        own = self.buffers
+        own["init"] = Buffer(init_specs, self.device)
+        lent: dict[str, Buffer] = {}
+        if self.twin is None:
+            own["parameters"] = Buffer([p.spec for p in self.parameters], self.device)
+            own["source"] = Buffer(self.input_specs * self.capacity, self.device, guard=INPUT_GUARD)
+            own["source"].poison(SETS * len(self.input_specs))
+            for i in range(SETS):
+                own[f"expected{i}"] = Buffer(self.output_specs, self.device)
+                own[f"exact{i}"] = Buffer(exact, self.device)
+        else:
+            lent = {name: self.twin.buffers[name] for name in ("parameters", "source")}
+        own.update(timing_buffers(self.output_specs, self.capacity, self.device))
+        self.lend({**own, **lent})
+        if self.gpu:
+            self.lend_page()
+
+    @property
+    def source(self) -> Buffer:
+        """The input sets."""
+        return (self.twin or self).buffers["source"]
 
     @property
     def nbytes(self) -> int:
         """Least bytes that a call must move: inputs, parameters and outputs, each once."""
-        from cudaforge.engine.protocol import Slot
-
         trained = [p.spec for p in self.parameters]
-        return sum(Slot(0, d, s).nbytes for d, s in [*self.input_specs, *trained, *self.output_specs])
+        return nbytes([*self.input_specs, *trained, *self.output_specs])
 
-    def make_trials(self, seeds: list[int], *, perturb: bool) -> None:
-        """Fresh inputs in every set, and expected outputs, from secret seeds (one for each of SETS)."""
-        parameter_seed = seeds[0] ^ 0x5EED if perturb else None
-        self.trials = []
-        for i, seed in enumerate(seeds):
-            reply = self._ask(
-                {
-                    "do": "make",
-                    "seed": seed,
-                    "parameter_seed": parameter_seed,
-                    "float64": not self.no_float64,
-                    "inputs": f"in{i}",
-                    "input_slots": self.buffers[f"in{i}"].wire(),
-                    "parameter_slots": self.buffers["parameters"].wire(),
-                    "expected": f"expected{i}",
-                    "expected_slots": self.buffers[f"expected{i}"].wire(),
-                    "exact": f"exact{i}",
-                    "exact_slots": self.buffers[f"exact{i}"].wire(),
-                }
-            )
-            self.trials.append(Trial(seed, reply["tree"], self.buffers[f"in{i}"].checksum()))
+    def entry(self, index: int, buffer: Buffer | None = None) -> dict[str, Any]:
+        """Input set `index` as messages carry it, in `source` or another buffer of the same sets."""
+        width = len(self.input_specs)
+        slots = (buffer or self.source).slots[index * width : (index + 1) * width]
+        return {"tree": self.tree, "slots": [slot.wire() for slot in slots]}
 
-    def sets(self) -> list[dict[str, Any]]:
-        """The lent input sets as messages carry them."""
-        return [
-            {"tree": trial.tree, "buffer": f"in{i}", "slots": self.buffers[f"in{i}"].wire()}
-            for i, trial in enumerate(self.trials)
-        ]
+    def make_trials(self, seeds: list[int], recipes: list[str], *, perturb: bool) -> list[str]:
+        """Fresh inputs in the first source sets, and expected outputs, from secret seeds (one for each of SETS).
 
-    def prepare(self, what: str) -> None:
-        """Readies `eager` or `compile:MODE` for timing; done once for each."""
-        if what not in self.prepared:
-            self._ask({"do": "prepare", "what": what, "sets": self.sets(), "warm_s": 0.1})
-            self.prepared.add(what)
+        Returns the recipes that were used.
+        """
+        self.parameter_seed = seeds[0] ^ 0x5EED if perturb else None
+        used = []
+        for i, (seed, recipe) in enumerate(zip(seeds, recipes, strict=True)):
+            message = {
+                "do": "make",
+                "seed": seed,
+                "recipe": recipe,
+                "parameter_seed": self.parameter_seed,
+                "set": self.entry(i),
+                "parameter_slots": self.buffers["parameters"].wire(),
+                **self._answers(i),
+            }
+            used.append(str(self.ask("reference", message)["recipe"]))
+        return used
 
-    def block(self, what: str, calls: int) -> list[float]:
-        """A block of timed calls; on a GPU microseconds of each."""
-        return [float(x) for x in self._ask({"do": "block", "what": what, "calls": calls})["samples_us"]]
+    def expect(self, index: int) -> None:
+        """Works out what is right for source set `index` as it stands, into expected0 and exact0."""
+        self.ask("reference", {"do": "expect", "set": self.entry(index), **self._answers(0)})
 
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _answers(self, i: int) -> dict[str, Any]:
+        return {
+            "float64": not self.no_float64,
+            "expected": f"expected{i}",
+            "expected_slots": self.buffers[f"expected{i}"].wire(),
+            "exact": f"exact{i}",
+            "exact_slots": self.buffers[f"exact{i}"].wire(),
+        }
+
+    def fill(self, count: int) -> None:
+        """Fresh values in the first `count` source sets: the inputs of a batch, which nobody has seen."""
+        self.generation += 1
+        drawn = max(1, min(count, int(INPUTS_S["movable" if self.movable else "fixed"] / max(self.inputs_s, 1e-6))))
+        message = {
+            "do": "fill",
+            "seeds": [secrets.randbits(63) for _ in range(drawn)],
+            "sets": [self.entry(i) for i in range(count)],
+            "shifts": [secrets.randbits(40) + 1 for _ in range(count)],
+        }
+        self.ask("reference", message)
+        self.child.stop()  # its threads would spin on beside the next batch
+
+    def admit(self) -> tuple[tuple[str, ...], int]:
+        """Flags of the task's admission, and the bytes of its inputs that are shown to matter."""
+        seeds = [secrets.randbits(63) for _ in range(2)]
+        found = self.ask(
+            "reference",
+            {
+                "do": "admit",
+                "seeds": seeds,
+                "parameter_seed": secrets.randbits(31),
+                "float64": not self.no_float64,
+                "tolerance": self.task.meta.tolerance.model_dump(),
+            },
+        )
+        return tuple(str(flag) for flag in found["flags"]), int(found["live_bytes"])
+
+    def ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Asks the reference. TaskBroken where the task's code raises, EvaluatorError where the process fails."""
         try:
-            return self.child.ask(message, REFERENCE_TIMEOUT_S)
+            return self.child.ask(message, timeout or REFERENCE_TIMEOUT_S)
         except ChildError as error:
             if "out of memory" in error.message.lower():
                 raise EvaluatorError(f"the reference has too little memory: {error.message[:300]}") from None
@@ -196,54 +340,86 @@ class ReferenceHost:
         except ChildTimeout:
             raise EvaluatorError(f"the reference did not answer within {REFERENCE_TIMEOUT_S:.0f} s.") from None
 
-    def close(self) -> None:
-        """Ends the process and frees the buffers."""
-        self.child.close()
-        for buffer in self.buffers.values():
-            buffer.close()
-        self.buffers = {}
 
+class CandidateHost(Host):
+    """A candidate process for one kernel on one workload. Every method raises CandidateFailed.
 
-@dataclass
-class CandidateHost:
-    """A candidate process for one kernel on one workload. Every method raises CandidateFailed."""
+    `building`: the process that lets a Python-only kernel build itself: it may start programs, writes the kernel's
+    cache, and sees inputs of a throw-away seed.
+    """
 
-    kernel: Kernel
-    built: Built
-    reference: ReferenceHost
-    timeout_s: float
-    wrapper: tuple[str, ...] = ()
-    seeded: bool = False
-    """Parameters come from the lent seed and the same construction order, not by name."""
-    landing: dict[str, Buffer] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        reference = self.reference
-        self.device = reference.device
-        self.child = Child(["-m", "cudaforge.engine.candidate"], extra_env=self.built.caches, wrapper=self.wrapper)
+    def __init__(
+        self,
+        kernel: Kernel,
+        built: Built,
+        reference: ReferenceHost,
+        timeout_s: float,
+        *,
+        wrapper: tuple[str, ...] = (),
+        write: tuple[str, ...] = (),
+        extra_env: dict[str, str] | None = None,
+        building: bool = False,
+    ) -> None:
+        super().__init__(reference.device)
+        self.kernel, self.reference, self.timeout_s = kernel, reference, timeout_s
+        self.seeded = False
+        """Parameters come from the lent seed and the same construction order, not by name."""
+        cache = tuple(built.caches.values())
+        limits = dict(LIMITS)
+        if not self.gpu and not building and not wrapper:
+            limits["DATA"] = MOST_DATA + 8 * reference.nbytes
+        self.child = Child(
+            "candidate",
+            read=(str(built.package), *(() if building else cache)),
+            write=(*write, *(cache if building else ())),
+            programs=building,
+            limits=limits,
+            device=self.device,
+            extra_env={**built.caches, **(extra_env or {})},
+            wrapper=wrapper,
+        )
         try:
-            self._ask("start", {"do": "hello", "limits": LIMITS}, timeout=max(self.timeout_s, 60))
-            for i in range(SETS):
-                self.landing[f"landing{i}"] = Buffer(reference.output_specs, self.device, guard=GUARD)
-            lent = {name: b for name, b in reference.buffers.items() if name.startswith(("in", "parameters"))}
-            lend(self.child, {**lent, **self.landing})
-            loaded = self._ask(
-                "load",
-                {
-                    "do": "load",
-                    "package": str(self.built.package),
-                    "device": self.device,
-                    "dtype": reference.task.meta.dtype,
-                    "allow_tf32": reference.task.meta.allow_tf32,
-                    "init": reference.init_tree,
-                    "init_slots": reference.buffers["init"].wire(),
-                    "init_seed": reference.init_seed,
-                },
-            )
-            self._match(_parameters(loaded["parameters"]))
+            self._start(built, prebuilt=not building and not wrapper)
         except BaseException:
             self.close()
             raise
+
+    def _start(self, built: Built, prebuilt: bool) -> None:
+        reference = self.reference
+        try:
+            self.child.started(60.0)
+        except (ChildDied, ChildTimeout) as failure:
+            raise EvaluatorError(f"the candidate's process does not start: {failure}. {self.child.output}") from None
+        own = self.buffers
+        own["slots"] = Buffer(reference.input_specs * reference.capacity, self.device, guard=INPUT_GUARD)
+        own["slots"].poison(SETS * len(reference.input_specs))
+        for i in range(SETS):
+            own[f"landing{i}"] = Buffer(reference.output_specs, self.device, guard=GUARD)
+        own.update(timing_buffers(reference.output_specs, reference.capacity, self.device))
+        try:
+            self.lend({**own, **{name: reference.buffers[name] for name in ("init", "parameters")}})
+            if self.gpu:
+                self.lend_page()
+        except (ChildError, ChildDied, ChildTimeout) as failure:
+            raise EvaluatorError(f"memory cannot be lent to the candidate: {failure}. {self.child.output}") from None
+        loaded = self.ask(
+            "load",
+            {
+                "do": "load",
+                "package": str(built.package),
+                "prebuilt": prebuilt,
+                "device": self.device,
+                "dtype": reference.task.meta.dtype,
+                "allow_tf32": reference.task.meta.allow_tf32,
+                "init": reference.init_tree,
+                "init_slots": reference.buffers["init"].wire(),
+                "init_seed": reference.init_seed,
+            },
+        )
+        try:
+            self._match(_parameters(loaded["parameters"]))
+        except (KeyError, TypeError, ValueError):
+            raise CandidateFailed("error", "the candidate's runner gave no account of itself.", stage="load") from None
 
     def _match(self, own: list[Parameter]) -> None:
         """Parameters must have the reference's names and shapes; only a Python-only kernel may be seeded instead."""
@@ -269,103 +445,127 @@ class CandidateHost:
         if not self.seeded and self.reference.parameters:
             names = [p.name for p in self.reference.parameters]
             slots = self.reference.buffers["parameters"].wire()
-            self._ask("load", {"do": "parameters", "names": names, "slots": slots})
+            self.ask("load", {"do": "parameters", "names": names, "slots": slots})
 
-    def run(self, stage: str = "check") -> list[dict[str, Any]]:
-        """Runs forward on every lent set into poisoned landing buffers; returns what was said of the outputs."""
-        for buffer in self.landing.values():
-            buffer.poison()
+    def entry(self, index: int) -> dict[str, Any]:
+        """Input set `index` of the lent slots."""
+        return self.reference.entry(index, self.buffers["slots"])
+
+    def give_inputs(self, sets: range) -> None:
+        """Copies source sets into the slots, which are laid out alike."""
+        span = self._span(sets)
+        mine, theirs = self.buffers["slots"].base[span], self.reference.source.base[span]
+        if self.gpu:
+            mine.copy_(theirs)
+        else:  # not by torch: its threads would spin on for milliseconds, on cores that the next batch needs
+            ctypes.memmove(mine.data_ptr(), theirs.data_ptr(), mine.numel())
+
+    def inputs_to_give(self, sets: range) -> torch.Tensor:
+        """The bytes that `give_inputs` copies; shares memory with the source."""
+        return self.reference.source.base[self._span(sets)]
+
+    def _span(self, sets: range) -> slice:
+        slots, width = self.reference.source.slots, len(self.reference.input_specs)
+        if not sets or not width:
+            return slice(0, 0)
+        last = slots[sets.stop * width - 1]
+        return slice(slots[sets.start * width].offset, last.offset + last.nbytes)
+
+    def run(self, *, guard: bool = True, stage: str = "check") -> list[dict[str, Any]]:
+        """Runs forward on the first SETS sets into poisoned landing buffers; returns what was said of the outputs."""
+        for i in range(SETS):
+            self.buffers[f"landing{i}"].poison()
         sets = [
-            {**entry, "landing": f"landing{i}", "landing_slots": self.landing[f"landing{i}"].wire()}
-            for i, entry in enumerate(self.reference.sets())
+            {**self.entry(i), "landing": f"landing{i}", "landing_slots": self.buffers[f"landing{i}"].wire()}
+            for i in range(SETS)
         ]
-        return list(self._ask(stage, {"do": "run", "sets": sets})["outputs"])
+        reply = self.ask(stage, {"do": "check", "sets": sets, "guard": guard})
+        if reply.get("overrun"):
+            raise CandidateFailed("error", f"out of bounds: {str(reply['overrun'])[:300]}.", stage=stage)
+        outputs = reply.get("outputs")
+        if not isinstance(outputs, list) or len(outputs) != SETS:
+            raise CandidateFailed("error", "the candidate's runner gave no account of its outputs.", stage=stage)
+        return outputs
 
-    def compare(self, index: int, said: dict[str, Any]) -> list[check.Comparison]:
+    def compare(self, index: int, said: Any) -> list[check.Comparison]:
         """Compares landing buffer `index` with what was expected of that set. Raises CandidateFailed on form."""
-        reference, landing = self.reference, self.landing[f"landing{index}"]
-        self._check_form(said)
+        reference, landing = self.reference, self.buffers[f"landing{index}"]
+        self.check_form(said)
         if not landing.guards_intact():
             raise CandidateFailed("rule", "memory around the landing buffer was overwritten.", stage="out of bounds")
-        names = [name for name, leaf in reference.output_leaves if _is_tensor(leaf)]
-        results = []
-        for i, name in enumerate(names):
-            expected = reference.buffers[f"expected{index}"].tensor(i)
-            exact = reference.buffers[f"exact{index}"].tensor(i)
-            results.append(check.compare(name, landing.tensor(i), expected, exact, reference.task.meta.tolerance))
-        return results
+        return self.compare_with(index, [landing.tensor(i) for i in range(len(reference.output_specs))])
 
-    def _check_form(self, said: dict[str, Any]) -> None:
+    def compare_with(self, index: int, got: list[Any]) -> list[check.Comparison]:
+        """Compares output tensors with expected and exact buffer `index`."""
         reference = self.reference
-        tensors = said.get("tensors")
-        got_leaves = said.get("leaves")
+        names = [name for name, leaf in reference.output_leaves if _is_tensor(leaf)]
+        return [
+            check.compare(
+                name,
+                got[i],
+                reference.buffers[f"expected{index}"].tensor(i),
+                reference.buffers[f"exact{index}"].tensor(i),
+                reference.task.meta.tolerance,
+            )
+            for i, name in enumerate(names)
+        ]
+
+    def check_form(self, said: Any) -> None:
+        """Structure, dtypes, shapes and devices of what forward is said to have returned."""
+        reference = self.reference
+        said = said if isinstance(said, dict) else {}
+        tensors, got_leaves = said.get("tensors"), said.get("leaves")
         if not isinstance(tensors, list) or not isinstance(got_leaves, list):
             raise CandidateFailed("error", "the candidate's runner gave no account of its outputs.", stage="check")
         want_names = [name for name, _ in reference.output_leaves]
-        got_names = [str(leaf[0]) for leaf in got_leaves]
+        try:
+            got_names = [str(leaf[0]) for leaf in got_leaves]
+            got_values = [leaf[1] for leaf in got_leaves]
+            specs = [(str(t[0]), tuple(int(n) for n in t[1]), str(t[3])) for t in tensors]
+        except (TypeError, ValueError, IndexError, KeyError):
+            raise CandidateFailed(
+                "error", "the candidate's account of its outputs is garbled.", stage="check"
+            ) from None
         if got_names != want_names:
             raise CandidateFailed(
                 "form",
                 f"forward returns {got_names or 'nothing'} where the reference returns {want_names}.",
                 stage="check",
             )
-        for (name, want), (_, got) in zip(reference.output_leaves, got_leaves, strict=True):
+        for (name, want), got in zip(reference.output_leaves, got_values, strict=True):
             if _is_tensor(want) != _is_tensor(got) or (not _is_tensor(want) and want != got):
-                shown = ["a tensor" if _is_tensor(leaf) else repr(leaf) for leaf in (got, want)]
+                shown = ["a tensor" if _is_tensor(leaf) else repr(leaf)[:200] for leaf in (got, want)]
                 raise CandidateFailed(
                     "form", f"output {name} is {shown[0]}, the reference's is {shown[1]}.", stage="check"
                 )
-        for i, (dtype, shape) in enumerate(reference.output_specs):
-            got_dtype, got_shape, got_device = tensors[i][0], tuple(tensors[i][1]), tensors[i][2]
-            if got_shape != tuple(shape):
-                raise CandidateFailed(
-                    "form", f"output {i} has shape {list(got_shape)}, the reference's has {list(shape)}.", stage="check"
-                )
-            if got_dtype != dtype:
-                raise CandidateFailed(
-                    "form", f"output {i} has dtype {got_dtype}, the reference's has {dtype}.", stage="check"
-                )
-            if got_device != self.device.split(":")[0]:
-                raise CandidateFailed(
-                    "form", f"output {i} is on {got_device}, not on {self.device.split(':')[0]}.", stage="check"
-                )
+        kind = self.device.partition(":")[0]
+        if len(specs) != len(reference.output_specs):
+            raise CandidateFailed("error", "the candidate's account of its outputs is garbled.", stage="check")
+        for i, ((dtype, shape), got) in enumerate(zip(reference.output_specs, specs, strict=True)):
+            for what, want_it, got_it in (
+                ("shape", list(shape), list(got[1])),
+                ("dtype", dtype, got[0]),
+                ("device", kind, got[2]),
+            ):
+                if want_it != got_it:
+                    raise CandidateFailed(
+                        "form", f"output {i} has {what} {got_it}, the reference's has {want_it}.", stage="check"
+                    )
 
     def inputs_intact(self) -> bool:
-        """Whether the lent inputs are as they were made."""
-        return all(
-            self.reference.buffers[f"in{i}"].checksum() == trial.checksum
-            for i, trial in enumerate(self.reference.trials)
-        )
+        """Whether the checked input sets are as they were lent, bit by bit, and nothing around them was written."""
+        import torch
 
-    def prepare(self) -> None:
-        """Readies timing: the candidate copies the inputs to its own memory and warms up."""
-        self._ask("timing", {"do": "prepare", "sets": self.reference.sets(), "warm_s": 0.1})
-
-    def block(self, calls: int) -> list[float]:
-        """A block of timed calls; on a GPU microseconds of each."""
-        reply = self._ask("timing", {"do": "block", "calls": calls})
-        samples = reply.get("samples_us")
-        if not isinstance(samples, list) or (self.device != "cpu" and len(samples) != calls):
-            raise CandidateFailed("error", "the candidate's runner gave no times.", stage="timing")
-        return [max(float(x), 1e-3) for x in samples]
-
-    def check_last(self) -> list[check.Comparison]:
-        """Compares the output of the last timed call."""
-        landing = self.landing["landing0"]
-        landing.poison()
-        message = {"do": "land_last", "landing": "landing0", "landing_slots": landing.wire()}
-        reply = self._ask("timing", message)
-        index = reply["set"] if reply.get("set") in range(len(self.reference.trials)) else 0
-        if index:
-            # The landing buffers are alike: what landed in the first is compared with the set it belongs to.
-            self.landing[f"landing{index}"].base.copy_(landing.base)
-        return self.compare(index, reply["output"])
+        slots, source, width = self.buffers["slots"], self.reference.source, len(self.reference.input_specs)
+        same = all(torch.equal(slots.raw(i), source.raw(i)) for i in range(SETS * width))
+        return same and slots.guards_intact(SETS * width)
 
     def profile(self, nvtx_range: str) -> None:
         """One call inside an NVTX range."""
-        self._ask("profile", {"do": "profile", "set": self.reference.sets()[0], "range": nvtx_range})
+        self.ask("profile", {"do": "profile", "set": self.entry(0), "range": nvtx_range})
 
-    def _ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+    def ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Asks the candidate; what goes wrong is a CandidateFailed of this stage."""
         try:
             return self.child.ask(message, timeout or self.timeout_s)
         except ChildError as error:
@@ -375,12 +575,20 @@ class CandidateHost:
         except ChildDied as died:
             raise CandidateFailed("error", f"the process {died.how} during {stage}.", stage=stage) from None
 
-    def close(self) -> None:
-        """Ends the process and frees its landing buffers."""
-        self.child.close()
-        for buffer in self.landing.values():
-            buffer.close()
-        self.landing = {}
+
+def timing_buffers(output_specs: list[Spec], count: int, device: str) -> dict[str, Buffer]:
+    """What a process is lent so that its timed outputs can be read: a table of addresses, and on a GPU an arena."""
+    found = {"table": Buffer([("int64", (max(count * len(output_specs), 1),))], "cpu")}
+    if device == "cpu":
+        return found
+    # Twice the outputs of a full batch, since segments are split unevenly, and room for what else a call allocates.
+    size = min(2 * count * nbytes(output_specs) + (256 << 20), SET_BYTES["cuda"] * 2 + 4 * nbytes(output_specs))
+    return {**found, "arena": Buffer([("uint8", (size,))], device)}
+
+
+def nbytes(specs: list[Spec]) -> int:
+    """Bytes of tensors with these specs."""
+    return sum(Slot(0, dtype, shape).nbytes for dtype, shape in specs)
 
 
 def first_errors(comparisons: list[check.Comparison]) -> tuple[OutputError, ...]:
@@ -396,5 +604,6 @@ def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, dict) and "t" in leaf
 
 
-def _floating(dtype: str) -> bool:
+def floating(dtype: str) -> bool:
+    """Whether a dtype's name is one of floating point."""
     return dtype.startswith(("float", "bfloat"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cudaforge
 from cudaforge.engine.builder import compiler_version
@@ -109,6 +110,41 @@ def prove_usable(device: str) -> None:
         torch.cuda.synchronize()
     except RuntimeError as error:
         raise EvaluatorError(f"{device} is not usable: {error}", "Restart the evaluator; see `nvidia-smi`.") from None
+
+
+class Throttle:
+    """Whether a GPU is being slowed down by heat or by its power supply: NVML's reasons, read only.
+
+    Running into the power limit of its own is how a busy GPU works, and does not count.
+    """
+
+    REASONS = {0x08: "hardware slowdown", 0x20: "thermal (software)", 0x40: "thermal (hardware)", 0x80: "power brake"}
+
+    def __init__(self, device: str) -> None:
+        self._handle: Any = None
+        if device == "cpu":
+            return
+        try:
+            import pynvml
+            import torch
+
+            pynvml.nvmlInit()
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        except Exception:  # NVML is an aid: without it nothing is watched
+            self._handle = None
+
+    def reasons(self) -> str:
+        """The reasons in force now, in words; empty where there are none or nobody knows."""
+        if self._handle is None:
+            return ""
+        import pynvml
+
+        try:
+            mask = int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        except (pynvml.NVMLError, AttributeError):
+            return ""
+        return ", ".join(text for bit, text in self.REASONS.items() if mask & bit)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
-from cudaforge.engine.protocol import IpcHandle, Slot, Spec, cuda_check, cuda_tensor, cudart, layout, view
+from cudaforge.engine.protocol import IpcHandle, Spec, cuda_check, cuda_tensor, cudart, layout, view
 from cudaforge.errors import EvaluatorError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GRANULE = 2 << 20
 GUARD = 4096
 """Bytes of poison before, between and behind the outputs in a landing buffer."""
+INPUT_GUARD = 1024
+"""The same around lent inputs."""
 POISON = 0xFF
 """Every byte of fresh landing memory: NaN in every float format, -1 in every integer."""
 
@@ -61,34 +63,30 @@ class Buffer:
         """The tensor at slot `index`; shares memory."""
         return view(self.base, self.slots[index])
 
-    def at(self, slot: Slot) -> torch.Tensor:
-        """The tensor at any slot within the buffer; shares memory."""
-        return view(self.base, slot)
+    def raw(self, index: int) -> torch.Tensor:
+        """The bytes of slot `index`; shares memory."""
+        slot = self.slots[index]
+        return self.base[slot.offset : slot.offset + slot.nbytes]
 
-    def poison(self) -> None:
-        """Makes every byte POISON, guards included."""
-        self.base.fill_(POISON)
+    def poison(self, first: int | None = None) -> None:
+        """Makes every byte POISON, guards included; of the `first` slots and around them only."""
+        if first is None:
+            self.base.fill_(POISON)
+        elif first:
+            last = self.slots[first - 1]
+            self.base[: last.offset + last.nbytes + self.guard].fill_(POISON)
 
-    def guards_intact(self) -> bool:
-        """Whether nothing was written outside the slots since `poison`."""
+    def guards_intact(self, first: int | None = None) -> bool:
+        """Whether nothing was written outside the slots since `poison`; of the `first` slots and around them only."""
         edge = 0
-        for slot in self.slots:
+        for slot in self.slots[:first]:
             if not bool((self.base[edge : slot.offset] == POISON).all()):
                 return False
             edge = slot.offset + slot.nbytes
-        return bool((self.base[edge:] == POISON).all())
+        return bool((self.base[edge:] == POISON).all()) if first is None else self._poisoned(edge)
 
-    def checksum(self) -> int:
-        """A position-sensitive sum over every byte, to see whether a borrower changed lent inputs."""
-        import torch
-
-        words = self.base.view(torch.int64)
-        total, step = 0, 1 << 24
-        weights = torch.arange(1, 2 * min(step, words.numel()) + 1, 2, dtype=torch.int64, device=words.device)
-        for start in range(0, words.numel(), step):
-            chunk = words[start : start + step]
-            total = (total * 31 + int((chunk * weights[: chunk.numel()]).sum())) % (1 << 63)
-        return total
+    def _poisoned(self, edge: int) -> bool:
+        return bool((self.base[edge : edge + self.guard] == POISON).all())
 
     def close(self) -> None:
         """Frees the memory. Idempotent."""

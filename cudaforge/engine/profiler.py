@@ -58,8 +58,11 @@ def with_ncu(profile: Profile, request: ProfileRequest, built: Built, reference:
     )
     candidate: CandidateHost | None = None
     try:
-        candidate = CandidateHost(request.kernel, built, reference, NCU_TIMEOUT_S, wrapper=tuple(wrapper))
+        candidate = CandidateHost(
+            request.kernel, built, reference, NCU_TIMEOUT_S, wrapper=tuple(wrapper), write=(str(scratch),)
+        )
         candidate.give_parameters()
+        candidate.give_inputs(range(1))
         candidate.profile(RANGE)
         # ncu writes the report when the process under it has ended; it ends when the channel closes.
         candidate.child.channel.close()

@@ -11,7 +11,7 @@ import ctypes
 import json
 import mmap
 import os
-import resource
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -80,6 +80,10 @@ class Channel:
         if not isinstance(message, dict):
             raise ValueError("message is not a JSON object")
         return message, list(fds)
+
+    def readable(self, timeout: float) -> bool:
+        """Whether something arrives within so many seconds; takes nothing."""
+        return bool(select.select([self.sock], [], [], timeout)[0])
 
     def _exactly(self, size: int) -> bytes:
         parts = bytearray()
@@ -292,27 +296,7 @@ def leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path or "output", tree)]
 
 
-# -- the process itself ----------------------------------------------------------------------------------------
-
-
-def harden(limits: dict[str, int]) -> list[str]:
-    """Gives up what this process does not need; called before any untrusted code is loaded.
-
-    `limits` maps resource names (`NPROC`, `FSIZE`, `AS`) to hard limits. Returns the layers now in force.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    pr_set_pdeathsig, pr_set_no_new_privs, sigkill = 1, 38, 9
-    layers = []
-    libc.prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
-    if libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0) == 0:
-        layers.append("no new privileges")
-    for name, value in {"CORE": 0, **limits}.items():
-        which = getattr(resource, f"RLIMIT_{name}")
-        _, hard = resource.getrlimit(which)
-        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (limit, limit))
-    layers.append("resource limits")
-    return layers
+# -- answering ----------------------------------------------------------------------------------------
 
 
 def serve(channel: Channel, handlers: dict[str, Any]) -> None:

@@ -8,36 +8,46 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import socket
+import time
 import types
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cudaforge.engine.candidate import Borrowed, TimedCalls
-from cudaforge.engine.protocol import Channel, harden, leaves, pack, serve, spec_of, unpack
+from cudaforge.engine import recipes
+from cudaforge.engine.candidate import RUNNER_HANDLERS, Runner
+from cudaforge.engine.protocol import Channel, leaves, pack, serve, spec_of, unpack
 
+FEW = 256
+"""Elements of an input that are enough for moving them around to make another input."""
 RUNNING_STATISTICS = ("running_mean", "running_var")
 """Buffers that are perturbed like parameters; others may hold constants that a kernel may rely on."""
 
 
-class Reference:
+class Reference(Runner):
     """Handlers of the supervisor's messages."""
 
     def __init__(self) -> None:
-        self.borrowed = Borrowed()
-        self.device = "cpu"
+        super().__init__()
         self.dtype: torch.dtype | None = None
         self.module = types.ModuleType("cudaforge_task")
         self.model: torch.nn.Module = torch.nn.Identity()
         self.pristine: dict[str, torch.Tensor] = {}
-        self.timed: dict[str, TimedCalls] = {}
+        self.supports: list[recipes.Support] = []
 
-    def hello(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Confines the process further."""
-        return {"layers": harden(message.get("limits", {}))}
+    def function(self, what: str) -> Any:
+        """`eager`, `compile:MODE`, or `nothing`: one tiny kernel, to find the clock's constant."""
+        if what == "eager":
+            return self.model
+        if what == "nothing":
+            counter = torch.zeros(32, device=self.device)
+            return lambda: counter.add_(1)
+        torch._dynamo.reset()
+        mode = what.removeprefix("compile:")
+        return torch.compile(self.model, mode=None if mode == "default" else mode, dynamic=False)
 
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Executes the task's file with the workload's overrides and constructs Model from a seed.
@@ -83,8 +93,13 @@ class Reference:
         return {}
 
     def describe(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Runs once: specs of inputs and outputs, operations, whether float64 works."""
-        inputs = self._make_inputs(message["seed"])
+        """Runs once: specs of inputs and outputs, operations, whether float64 works, what values the inputs have."""
+        started = time.perf_counter()
+        draws = [self._make_inputs(seed) for seed in message["seeds"]]
+        self._synchronize()
+        inputs_s = (time.perf_counter() - started) / len(draws)
+        inputs = draws[0]
+        versions = [t._version for t in _packed(inputs)[1]]
         with torch.inference_mode():
             with FlopCounterMode(display=False) as counter:
                 out = self.model(*inputs)
@@ -97,71 +112,122 @@ class Reference:
                 self._expected64(inputs)
             except Exception as error:  # the task's own code: any operator may lack float64
                 why = f"{type(error).__name__}: {error}"[:300]
-        ins: list[torch.Tensor] = []
-        result |= {"inputs": pack(inputs, ins), "input_specs": [spec_of(t) for t in ins]}
+            self._synchronize()
+            started = time.perf_counter()
+            self.model(*inputs)
+            self._synchronize()
+            eager_s = time.perf_counter() - started
+        packed = [_packed(draw) for draw in draws]
+        allowed = tuple(message["input_range"]) if message["input_range"] else None
+        self.supports = [recipes.observe(list(leaf), allowed) for leaf in zip(*(t for _, t in packed), strict=True)]
+        if any(tree != packed[0][0] for tree, _ in packed):
+            raise ValueError("get_inputs gives other numbers, strings or structures from one seed to the next")
+        if versions != [t._version for t in packed[0][1]]:
+            raise ValueError("Model.forward changes its inputs in place")
+        result |= {"inputs": packed[0][0], "input_specs": [spec_of(t) for t in packed[0][1]]}
+        movable = any(not s.fixed and t.numel() >= FEW for s, t in zip(self.supports, packed[0][1], strict=True))
         self._synchronize()
-        return {**result, "flops": flops, "no_float64": why}
+        return {
+            **result,
+            "movable": movable,
+            "flops": flops,
+            "no_float64": why,
+            "inputs_s": inputs_s,
+            "eager_s": eager_s,
+        }
 
     def make(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """One trial: inputs and parameters from seeds, expected outputs in the task's dtype and in float64."""
-        inputs = self._make_inputs(message["seed"])
+        """One trial: inputs and parameters from seeds, shaped by a recipe, and what is expected of them.
+
+        A recipe for which the reference itself gives values that are not finite is not used: the task does not mean
+        such inputs. Returns the recipe that was.
+        """
+        recipe = message["recipe"]
         self._set_parameters(message["parameter_seed"])
-        ins: list[torch.Tensor] = []
-        tree = pack(inputs, ins)
-        for tensor, lent in zip(ins, self.borrowed.tensors(message["inputs"], message["input_slots"]), strict=True):
-            lent.copy_(tensor)
-        lent_parameters = self.borrowed.tensors("parameters", message["parameter_slots"])
-        for (_, tensor), lent in zip(self.named, lent_parameters, strict=True):
-            lent.copy_(tensor.detach())
+        inputs = self._make_inputs(message["seed"], recipe)
+        if recipe != recipes.NATURAL and not self._finite(inputs):
+            recipe = recipes.NATURAL
+            inputs = self._make_inputs(message["seed"])
+        self._lend(message["set"], inputs)
+        lent = self.borrowed.tensors("parameters", message["parameter_slots"])
+        for (_, tensor), mine in zip(self.named, lent, strict=True):
+            mine.copy_(tensor.detach())
+        self._expect(inputs, message)
+        return {"recipe": recipe}
+
+    def expect(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """What is expected of a source set as it stands, with the parameters as they are."""
+        self._expect(self.borrowed.values("source", message["set"]), message)
+        return {}
+
+    def fill(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Fresh values for the source sets: `seeds` are drawn, further ones are drawn ones moved around by `shifts`."""
+        with torch.inference_mode():
+            drawn = [self._make_inputs(seed) for seed in message["seeds"]]
+            for i, entry in enumerate(message["sets"]):
+                if i < len(drawn):
+                    self._lend(entry, drawn[i])
+                else:
+                    self._lend(entry, drawn[i % len(drawn)], shift=message["shifts"][i])
+        self._synchronize()
+        return {}
+
+    def admit(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Whether cheap wrong answers would pass, and which bytes of the inputs matter (admission.py)."""
+        from cudaforge.engine.admission import examine
+        from cudaforge.task import Tolerance
+
+        self._set_parameters(message["parameter_seed"])
+        first, second = (self._make_inputs(seed) for seed in message["seeds"])
+        with torch.inference_mode():
+            found = examine(
+                lambda inputs: [t.clone() for t in _tensors(self.model(*inputs))],
+                (lambda inputs: _tensors(self._expected64(inputs))) if message["float64"] else None,
+                first,
+                second,
+                Tolerance.model_validate(message["tolerance"]),
+            )
+        return dataclasses.asdict(found)
+
+    def _lend(self, entry: dict[str, Any], inputs: list[Any], shift: int = 0) -> None:
+        """Writes inputs to a lent set; with a shift, those without structure are rolled by so many elements."""
+        _, tensors = _packed(inputs)
+        lent = self.borrowed.tensors("source", entry["slots"])
+        for tensor, mine, support in zip(tensors, lent, self.supports, strict=True):
+            if shift and not support.fixed:
+                cut = shift % tensor.numel()
+                flat, into = tensor.reshape(-1), mine.view(-1)
+                into[cut:].copy_(flat[: flat.numel() - cut])
+                into[:cut].copy_(flat[flat.numel() - cut :])
+            else:
+                mine.copy_(tensor)
+
+    def _expect(self, inputs: list[Any], message: dict[str, Any]) -> None:
         with torch.inference_mode():
             own = [t.clone() for t in _tensors(self.model(*copy.deepcopy(inputs)))]
             exact = _tensors(self._expected64(inputs)) if message["float64"] else own
-        for tensor, lent in zip(
-            own, self.borrowed.tensors(message["expected"], message["expected_slots"]), strict=True
-        ):
-            lent.copy_(tensor)
-        for tensor, lent in zip(exact, self.borrowed.tensors(message["exact"], message["exact_slots"]), strict=True):
-            lent.copy_(tensor)
+        for name, values in (("expected", own), ("exact", exact)):
+            lent = self.borrowed.tensors(message[name], message[f"{name}_slots"])
+            for tensor, mine in zip(values, lent, strict=True):
+                mine.copy_(tensor)
         self._synchronize()
-        return {"tree": tree}
 
-    def prepare(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Sets up timing of `eager` or `compile:MODE` on lent input sets: copies, compiles, warms up."""
-        mode = message["what"]
-        call: Callable[..., Any] = self.model
-        if mode != "eager":
-            torch._dynamo.reset()
-            chosen = mode.removeprefix("compile:")
-            call = torch.compile(self.model, mode=None if chosen == "default" else chosen, dynamic=False)
-        sets = []
-        for entry in message["sets"]:
-            tensors = self.borrowed.tensors(entry["buffer"], entry["slots"])
-            sets.append([x.clone() if isinstance(x, torch.Tensor) else x for x in unpack(entry["tree"], tensors)])
+    def _finite(self, inputs: list[Any]) -> bool:
         with torch.inference_mode():
-            timed = TimedCalls(call, sets, self.device)
-            timed.warm(message["warm_s"])
-        self.timed[mode] = timed
-        return {}
+            out = _tensors(self.model(*copy.deepcopy(inputs)))
+            return all(bool(torch.isfinite(t).all()) for t in out if t.is_floating_point())
 
-    def block(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """A block of timed calls of what was prepared."""
-        with torch.inference_mode():
-            return {"samples_us": self.timed[message["what"]].block(message["calls"])}
-
-    def release(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Forgets prepared timings other than those in `keep`, and gives memory back."""
-        self.timed = {name: timed for name, timed in self.timed.items() if name in message["keep"]}
-        for name in message.get("buffers", []):
-            self.borrowed.bases.pop(name, None)
-        if self.device != "cpu":
-            torch.cuda.empty_cache()
-        return {}
-
-    def _make_inputs(self, seed: int) -> list[Any]:
+    def _make_inputs(self, seed: int, recipe: str = recipes.NATURAL) -> list[Any]:
         torch.manual_seed(seed)
         with torch.device(self.device):
             inputs = self.module.get_inputs()
-        return [self._to_task_dtype(value) for value in inputs]
+        inputs = [self._to_task_dtype(value) for value in inputs]
+        if recipe == recipes.NATURAL:
+            return inputs
+        generator = torch.Generator(self.device).manual_seed(seed ^ 0x9E37)
+        tree, tensors = _packed(inputs)
+        shaped = [recipes.apply(recipe, t, s, generator) for t, s in zip(tensors, self.supports, strict=True)]
+        return list(unpack(tree, shaped))
 
     def _to_task_dtype(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -172,7 +238,7 @@ class Reference:
         return value
 
     def _set_parameters(self, seed: int | None) -> None:
-        """Pristine values, or (with a seed) constant ones made random: gamma is not 1, bias is not 0."""
+        """Pristine values; with a seed, constant ones random (gamma is not 1, bias is not 0), others moved around."""
         generator = torch.Generator(device="cpu")
         if seed is not None:
             generator.manual_seed(seed)
@@ -186,15 +252,14 @@ class Reference:
                     first = float(value.flatten()[0])
                     # A positive constant stays positive: a scale or a variance must not change its sign.
                     value = value * (0.5 + noise) if first != 0 else noise - 0.5
+                elif seed is not None and name in trained and value.is_floating_point() and value.numel() > 1:
+                    # The same values elsewhere: what was derived from earlier parameters is stale.
+                    value = value.flatten().roll(1 + seed % (value.numel() - 1)).view(value.shape)
                 tensor.copy_(value)
 
     def _expected64(self, inputs: list[Any]) -> Any:
         model = copy.deepcopy(self.model).double()
         return model(*[_double(value) for value in inputs])
-
-    def _synchronize(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
 
 
 def _constant(value: torch.Tensor) -> bool:
@@ -207,6 +272,11 @@ def _double(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_double(item) for item in value)
     return value
+
+
+def _packed(inputs: list[Any]) -> tuple[Any, list[torch.Tensor]]:
+    tensors: list[torch.Tensor] = []
+    return pack(inputs, tensors), tensors
 
 
 def _tensors(out: Any) -> list[torch.Tensor]:
@@ -228,14 +298,20 @@ def _override(source: str, overrides: dict[str, Any]) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def main() -> None:
+HANDLERS = ("load", "give_init", "describe", "make", "expect", "fill", "admit", *RUNNER_HANDLERS)
+
+
+def answer(channel: Channel) -> None:
     """Serves the supervisor until the channel closes."""
+    reference = Reference()
+    serve(channel, {"map": reference.borrowed.open, **{name: getattr(reference, name) for name in HANDLERS}})
+
+
+def main() -> None:
+    """A reference in an interpreter of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
-    channel = Channel(socket.socket(fileno=parser.parse_args().fd))
-    reference = Reference()
-    names = ("hello", "load", "give_init", "describe", "make", "prepare", "block", "release")
-    serve(channel, {"map": reference.borrowed.open, **{name: getattr(reference, name) for name in names}})
+    answer(Channel(socket.socket(fileno=parser.parse_args().fd)))
 
 
 if __name__ == "__main__":

@@ -7,22 +7,38 @@ this module as a process of its own and speaks to it over a channel.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import random
+import itertools
 import secrets
+import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cudaforge.engine import check, machine, profiler, timing, verdicts
+from cudaforge.engine import attribution, check, confine, machine, physics, profiler, sanitizer, timing, verdicts
+from cudaforge.engine.admission import RANDOM
 from cudaforge.engine.baseline import Stages, measure
-from cudaforge.engine.bench import Bench, baseline_bench, candidate_bench, interleave, screen
+from cudaforge.engine.bench import Bench
 from cudaforge.engine.builder import BuildFailed, BuildTimeout, Built, compile_kernel
-from cudaforge.engine.hosts import SETS, CandidateFailed, CandidateHost, ReferenceHost, TaskBroken, first_errors
+from cudaforge.engine.hosts import (
+    SETS,
+    CandidateFailed,
+    CandidateHost,
+    Host,
+    ReferenceHost,
+    TaskBroken,
+    first_errors,
+    floating,
+)
 from cudaforge.engine.lease import lease
-from cudaforge.engine.sandbox import isolation
+from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
+from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation, kill_all
+from cudaforge.engine.session import Session, alone, usual_late_s
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
+    Attribution,
     Baseline,
     BaselineRequest,
     Correctness,
@@ -48,7 +64,12 @@ from cudaforge_profiling.types import Device, Profile
 
 VERIFY_GROUPS = 14
 VERIFY_LIMIT_S = 15.0
-"""Wall time of the interleaved blocks of one process and workload."""
+"""Wall time of the interleaved batches of one process and workload."""
+REPEATS = 3
+"""Further runs on one input, whose results are compared bit by bit."""
+SLOWED_GPU, SLOWED_CPU = 1.1, 1.5
+"""A baseline that is slower by more beside a candidate than without it was slowed down. On a CPU noise alone does it,
+so there it only says that the numbers cannot be relied on."""
 KEPT_REFERENCES = 2
 
 
@@ -65,7 +86,7 @@ class Supervisor:
     def handle(self, request: Request) -> Result:
         """Does one request. Raises TaskError (the task's code fails) or EvaluatorError (a failure of ours)."""
         if request.options.strict_isolation:
-            missing = [layer for layer in isolation() if layer.startswith("no namespaces")]
+            missing = confine.missing(isolation())
             if missing:
                 raise EvaluatorError(
                     f"strict isolation is asked for, and this machine gives {missing[0]}.", "Run `cudaforge doctor`."
@@ -93,18 +114,31 @@ class Supervisor:
         """Times of eager and torch.compile, cached per task, device and versions."""
         versions = machine.versions(self.device)
         key = hashlib.sha256(f"{task.id}{self.device.name}{self.device.arch}{sorted(versions.items())}".encode())
-        path = self.cache / "baselines" / f"{key.hexdigest()[:24]}.json"
+        with_compile = "" if options.compile_baseline else "-eager"
+        path = self.cache / "baselines" / f"{key.hexdigest()[:24]}{with_compile}.json"
         if path.is_file() and not fresh:
             return Baseline.model_validate_json(path.read_text()).model_copy(update={"cached": True})
         stages, flags, workloads = Stages(), set(), []
         for workload in task.meta.workloads:
             with stages("reference"):
                 reference = self._reference(task, workload)
-                reference.make_trials(_seeds(), perturb=True)
+            with stages("admission"), lease(self.home, self.where):
+                admitted, live = reference.admit()
+                reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
+            random_task = next((flag for flag in admitted if flag.startswith(RANDOM)), "")
+            if random_task:
+                raise TaskError(
+                    f"the task has no single right answer: {random_task.removeprefix(RANDOM)}",
+                    "Call self.eval() in the constructor, or leave out what draws random numbers.",
+                    file=task.name,
+                )
+            several = f" ({workload.name})" if len(task.meta.workloads) > 1 else ""
+            flags |= {f"task: {flag}{several}" for flag in admitted}
             if reference.no_float64:
                 flags.add(f"no float64 reference: {reference.no_float64}")
             with lease(self.home, self.where):
-                workloads.append(measure(reference, self.device, stages))
+                found = measure(reference, self.device, stages, with_compile=options.compile_baseline)
+            workloads.append(found.model_copy(update={"live_bytes": live}))
         result = Baseline(
             task=task.id,
             device=self.device,
@@ -185,36 +219,76 @@ class Supervisor:
         stages: Stages,
         account: dict[str, Any],
     ) -> tuple[WorkloadTiming, Correctness] | Evaluation:
+        try:
+            with stages("timing"):
+                before = alone(reference) if reference.gpu else None
+            with self._candidate(kernel, built, reference, options, stages, account) as candidate:
+                with stages("check"):
+                    correctness, reason = self._check(reference, candidate, options.trials, account)
+                if reason:
+                    return verdicts.incorrect(reason, correctness, account, stages.seconds)
+                with stages("attribution"):
+                    traced = self._traced(candidate, kernel, built)
+                with stages("timing"):
+                    late_s = usual_late_s(before) if before else 0.0
+                    eager_only: dict[str, tuple[Host, str]] = {"eager": (reference, "eager")}
+                    session = Session(reference, eager_only, candidate, options.run_timeout_s, usual_late_s=late_s)
+                    session.screen(options.time_budget_s)
+                    if before:
+                        _not_slowed(session, before)
+                mine, eager = session.kernel, session.eager
+                with stages("attribution"):
+                    found = self._fair(session, built, base, traced)
+            return _timing(reference.workload.name, mine, eager, base, found), correctness
+        except CandidateFailed as failed:
+            return verdicts.failed(failed, kernel, built.package, account, stages.seconds)
+
+    @contextlib.contextmanager
+    def _candidate(
+        self,
+        kernel: Kernel,
+        built: Built,
+        reference: ReferenceHost,
+        options: EvaluateOptions,
+        stages: Stages,
+        account: dict[str, Any],
+    ) -> Iterator[CandidateHost]:
+        """A fresh candidate process; afterwards it is gone and the device is proved usable."""
         candidate: CandidateHost | None = None
         try:
+            if kernel.language.source_name is None:
+                with stages("build"):
+                    self._let_it_build(kernel, built, reference, options, account)
             with stages("load"):
-                candidate = self._candidate(kernel, built, reference, options)
-            with stages("check"):
-                correctness, reason = self._check(reference, candidate, options.trials, account)
-            if reason:
-                account["output_tail"] = candidate.child.output[-4000:]
-                return verdicts.incorrect(reason, correctness, account, stages.seconds)
-            with stages("timing"):
-                mine, eager = candidate_bench(candidate), baseline_bench(reference, "eager")
-                screen(mine, eager, options.time_budget_s)
-                self._check_timed(candidate)
-            account["output_tail"] = candidate.child.output[-4000:]
-            return _timing(reference.workload.name, mine, eager, base), correctness
-        except CandidateFailed as failed:
-            if candidate is not None:
-                account["output_tail"] = candidate.child.output[-4000:]
-            return verdicts.failed(failed, kernel, built.package, account, stages.seconds)
+                candidate = CandidateHost(kernel, built, reference, options.run_timeout_s)
+            yield candidate
         finally:
             if candidate is not None:
+                account["output_tail"] = candidate.child.output[-4000:]
+                account["isolation"] = (*CLOCK_LAYERS, *candidate.child.layers)
                 candidate.close()
                 machine.prove_usable(self.where)
 
-    def _candidate(
-        self, kernel: Kernel, built: Built, reference: ReferenceHost, options: EvaluateOptions
-    ) -> CandidateHost:
-        # A Python-only kernel compiles while it is loaded: the build's time limit applies to it.
-        timeout = options.run_timeout_s if kernel.language.source_name else options.build_timeout_s
-        return CandidateHost(kernel, built, reference, timeout)
+    def _let_it_build(
+        self, kernel: Kernel, built: Built, reference: ReferenceHost, options: EvaluateOptions, account: dict[str, Any]
+    ) -> None:
+        """Runs a Python-only kernel once in a process that may start compilers and write the kernel's cache."""
+        name = hashlib.sha256(reference.workload.model_dump_json().encode()).hexdigest()[:12]
+        done = built.package.parent / f"built-{name}"
+        if done.is_file():
+            return
+        reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=False)
+        builder: CandidateHost | None = None
+        try:
+            builder = CandidateHost(kernel, built, reference, options.build_timeout_s, building=True)
+            builder.give_inputs(range(SETS))
+            builder.run(guard=False, stage="build")
+        finally:
+            if builder is not None:
+                account["output_tail"] = builder.child.output[-4000:]
+                builder.close()
+                machine.prove_usable(self.where)
+        done.touch()
 
     def _check(
         self, reference: ReferenceHost, candidate: CandidateHost, trials: int, account: dict[str, Any]
@@ -222,6 +296,8 @@ class Supervisor:
         """All trials: fresh secret seeds, every output of every call. Returns the account and why it is wrong."""
         worst, done, flags = 0.0, 0, []
         tolerance = check.describe(reference.task.meta.tolerance)
+        exact_only = any(not floating(dtype) for dtype, _ in reference.output_specs)
+        recipes = recipe_order(exact_only)
         if reference.no_float64:
             flags.append(f"compared with eager in its own dtype: {reference.no_float64}")
         if candidate.seeded:
@@ -230,11 +306,15 @@ class Supervisor:
             seeds = _seeds()
             commitments = [SeedCommitment(sha256=hashlib.sha256(str(s).encode()).hexdigest(), seed=s) for s in seeds]
             account["seeds"] += commitments
-            reference.make_trials(seeds, perturb=not candidate.seeded)
+            asked = [next(recipes) for _ in seeds]
+            used = reference.make_trials(seeds, asked, perturb=not candidate.seeded)
             candidate.give_parameters()
+            candidate.give_inputs(range(SETS))
             said = candidate.run()
+            if not candidate.inputs_intact():
+                raise CandidateFailed("rule", "forward changed its inputs in place.", stage="inputs changed")
             for index in range(SETS):
-                comparisons = candidate.compare(index, said[index] if index < len(said) else {})
+                comparisons = candidate.compare(index, said[index])
                 worst = max([worst, *(c.ratio for c in comparisons)])
                 errors = first_errors(comparisons)
                 if errors:
@@ -248,23 +328,52 @@ class Supervisor:
                     )
                     several = len(reference.task.meta.workloads) > 1
                     where = f"workload {reference.workload.name}: " if several else ""
-                    return wrong, where + verdicts.describe_errors(errors)
+                    values = "" if used[index] == NATURAL else f"on inputs with {used[index]}: "
+                    return wrong, where + values + verdicts.describe_errors(errors)
                 done += 1
-            if not candidate.inputs_intact():
-                raise CandidateFailed("rule", "forward changed its inputs in place.", stage="inputs changed")
+        flags += self._repeat(candidate)
         return (
             Correctness(trials=done, passed=done, tolerance=tolerance, worst_ratio=worst, flags=tuple(flags)),
             "",
         )
 
-    def _check_timed(self, candidate: CandidateHost) -> None:
-        errors = first_errors(candidate.check_last())
-        if errors:
-            raise CandidateFailed(
-                "rule",
-                f"right when checked, wrong when timed: {verdicts.describe_errors(errors)}",
-                stage="timed calls are wrong",
-            )
+    def _repeat(self, candidate: CandidateHost) -> list[str]:
+        """The same inputs again and again: what differs, in words. Raises CandidateFailed where a run is wrong."""
+        landing = candidate.buffers["landing0"]
+        kept = [landing.tensor(i).clone() for i in range(len(candidate.reference.output_specs))]
+        rounding = False
+        for _ in range(REPEATS):
+            said = candidate.run(guard=False)
+            errors = first_errors(candidate.compare(0, said[0]))
+            again = [landing.tensor(i) for i in range(len(kept))]
+            if errors:
+                text = "one run of the same input is right and another is not (a race?): "
+                raise CandidateFailed("form", text + verdicts.describe_errors(errors), stage="check")
+            for before, now in zip(kept, again, strict=True):
+                difference = check.differs(before, now)
+                if difference > check.ROUNDINGS:
+                    return [f"suspected race: two runs on the same input differ by {difference:.0f} roundings"]
+                rounding = rounding or difference > 0
+        return ["runs on the same input differ within rounding: the order of a sum varies"] if rounding else []
+
+    def _fair(
+        self, session: Session, built: Built, base: WorkloadBaseline, traced: Attribution | None
+    ) -> Attribution | None:
+        """Whose code did the work, and whether the time is possible. Raises CandidateFailed where a rule is broken."""
+        mine, gpu = session.kernel, self.device.kind == "cuda"
+        time_us = statistics.median(mine.samples_us)
+        impossible = physics.impossible(base, self.device, mine.calls, time_us)
+        if impossible:
+            raise CandidateFailed("rule", impossible, stage="impossible time")
+        found = traced if gpu else attribution.on_cpu(session, built)
+        why = attribution.rule(found, time_us, gpu=gpu) if found else ""
+        if why and not session.reference.task.meta.allow_libraries:
+            raise CandidateFailed("rule", f"no custom kernel: {why}", stage="no custom kernel")
+        return found
+
+    def _traced(self, candidate: CandidateHost, kernel: Kernel, built: Built) -> Attribution | None:
+        """What the kernel launches on a GPU; on the CPU it is watched later, while it is timed."""
+        return attribution.on_gpu(candidate, kernel, built) if self.device.kind == "cuda" else None
 
     def _passed(
         self,
@@ -285,98 +394,122 @@ class Supervisor:
                 passed=sum(r.passed for r in results),
                 tolerance=results[0].tolerance,
                 worst_ratio=max(r.worst_ratio or 0.0 for r in results),
-                flags=tuple(dict.fromkeys(flag for r in results for flag in r.flags)),
+                flags=tuple(dict.fromkeys([*baseline.flags, *(flag for r in results for flag in r.flags)])),
             ),
             workloads=tuple(timings),
             stages_s=stages.seconds,
-            **account | {"seeds": tuple(account["seeds"])},
+            **_plain(account),
         )
 
     # -- verify ------------------------------------------------------------------------------------------------
 
     def verify(self, task: Task, kernel: Kernel, options: EvaluateOptions, processes: int) -> Verification:
-        """The kernel again in fresh processes, blocks interleaved with eager, torch.compile and an A/A control."""
+        """The kernel again in fresh processes, batches interleaved with eager, torch.compile and an A/A control."""
         stages, account = Stages(), self._account(task, kernel)
         built = self._build(kernel, options, stages, account)
         if isinstance(built, Evaluation):
             return Verification(evaluation=built, note="the winner did not build again")
         baseline = self.baseline(task, options)
-        rng = random.Random(secrets.randbits(64))
-        names = ("kernel", "eager", "control", "compile")
         timings: list[WorkloadTiming] = []
         controls: list[Interval] = []
-        dropped = 0
         results: list[Correctness] = []
+        dropped, unstable = 0, ""
         for workload, base in zip(task.meta.workloads, baseline.workloads, strict=True):
-            blocks: dict[str, list[float]] = {name: [] for name in names}
-            samples: dict[str, list[float]] = {name: [] for name in names}
-            clock = base.eager.clock
+            pooled = Pooled()
             for _ in range(processes):
-                if self.device.kind == "cpu":
-                    # Where a process's memory happens to lie makes a few per cent on a CPU: fresh for both sides.
-                    self._forget(task, workload)
+                # Where a process's memory happens to lie makes a few per cent on a CPU: fresh for all sides.
+                self._forget(task, workload)
                 reference = self._reference(task, workload)
-                candidate: CandidateHost | None = None
+                twin: ReferenceHost | None = None
                 try:
                     with lease(self.home, self.where):
-                        with stages("load"):
-                            candidate = self._candidate(kernel, built, reference, options)
-                        with stages("check"):
-                            correctness, reason = self._check(reference, candidate, options.trials, account)
-                        if reason:
-                            wrong = verdicts.incorrect(reason, correctness, account, stages.seconds)
-                            return Verification(evaluation=wrong, note="the winner was wrong when it was verified")
-                        results.append(correctness)
-                        with stages("timing"):
-                            benches = self._verify_benches(candidate, reference, base)
-                            interleave(list(benches.values()), VERIFY_GROUPS, rng, VERIFY_LIMIT_S)
-                            self._check_timed(candidate)
+                        with stages("reference"):
+                            twin = self._twin(reference)
+                            before = alone(reference)
+                        with self._candidate(kernel, built, reference, options, stages, account) as candidate:
+                            with stages("check"):
+                                correctness, reason = self._check(reference, candidate, options.trials, account)
+                            if reason:
+                                wrong = verdicts.incorrect(reason, correctness, account, stages.seconds)
+                                return Verification(evaluation=wrong, note="the winner was wrong when it was verified")
+                            results.append(correctness)
+                            with stages("attribution"):
+                                traced = self._traced(candidate, kernel, built)
+                            with stages("timing"):
+                                session, why = self._side_by_side(reference, twin, candidate, base, options, before)
+                            with stages("attribution"):
+                                pooled.attribution = self._fair(session, built, base, traced)
                 except CandidateFailed as failed:
                     broken = verdicts.failed(failed, kernel, built.package, account, stages.seconds)
                     return Verification(evaluation=broken, note="the winner failed when it was verified")
                 finally:
-                    if candidate is not None:
-                        candidate.close()
-                        machine.prove_usable(self.where)
-                dropped += sum(bench.dropped for bench in benches.values())
-                for name, bench in benches.items():
-                    blocks[name] += bench.blocks_us
-                    samples[name] += bench.samples_us
-            calls = benches["kernel"].calls if self.device.kind == "cpu" else 1
-            controls.append(timing.paired_ratio(blocks["eager"], blocks["control"]))
-            compiled = blocks["compile"]
-            timings.append(
-                WorkloadTiming(
-                    workload=workload.name,
-                    kernel=timing.samples_of(samples["kernel"], clock, calls),
-                    eager=timing.samples_of(samples["eager"], clock, base.eager.calls_per_sample),
-                    compile=timing.samples_of(samples["compile"], clock) if compiled else None,
-                    speedup=Speedup(
-                        eager=timing.paired_ratio(blocks["eager"], blocks["kernel"]),
-                        compile=timing.paired_ratio(compiled, blocks["kernel"]) if compiled else None,
-                    ),
-                )
-            )
+                    if twin is not None:
+                        twin.close()
+                unstable = unstable or why
+                dropped += sum(b.dropped for b in session.benches.values()) + session.throttled
+                pooled.add(session)
+            controls.append(timing.paired_ratio(pooled.samples["eager"], pooled.samples["control"]))
+            timings.append(pooled.timing(workload.name))
+        sanitizer = self._sanitize(task, kernel, built, options, stages)
+        if sanitizer.error:
+            account["output_tail"] = sanitizer.log[-4000:]
+            found = verdicts.sanitized(sanitizer, kernel, account, stages.seconds)
+            return Verification(evaluation=found, note="the winner failed under compute-sanitizer")
+        results[0] = results[0].model_copy(update={"flags": (*results[0].flags, *sanitizer.notes)})
         evaluation = self._passed(account, stages, timings, results, baseline)
         control = timing.combine(controls)
         assert evaluation.speedup is not None
-        win = evaluation.speedup.eager.low > max(1.0, control.high, 1 / control.low)
-        note = "" if win else "a tie: the interval does not clear 1 and the A/A control's noise"
+        win = evaluation.speedup.eager.low > max(1.0, control.high, 1 / control.low) and not unstable
+        tie = "a tie: the interval does not clear 1 and the A/A control's noise"
         return Verification(
-            evaluation=evaluation, aa=control, win=win, processes=processes, dropped_blocks=dropped, note=note
+            evaluation=evaluation,
+            aa=control,
+            win=win,
+            processes=processes,
+            dropped_blocks=dropped,
+            note="" if win else unstable or tie,
         )
 
-    def _verify_benches(
-        self, candidate: CandidateHost, reference: ReferenceHost, base: WorkloadBaseline
-    ) -> dict[str, Bench]:
-        benches = {
-            "kernel": candidate_bench(candidate),
-            "eager": baseline_bench(reference, "eager"),
-            "control": baseline_bench(reference, "eager"),
-        }
+    def _twin(self, reference: ReferenceHost) -> ReferenceHost:
+        """A second process of the reference's, with which the baseline is timed against itself."""
+        return ReferenceHost(reference.task, reference.workload, self.where, *self._inductor(), twin=reference)
+
+    def _side_by_side(
+        self,
+        reference: ReferenceHost,
+        twin: ReferenceHost,
+        candidate: CandidateHost,
+        base: WorkloadBaseline,
+        options: EvaluateOptions,
+        before: Session,
+    ) -> tuple[Session, str]:
+        """Kernel, baselines and control interleaved; and why the numbers cannot be relied on, empty where they can."""
+        baselines: dict[str, tuple[Host, str]] = {"eager": (reference, "eager"), "control": (twin, "eager")}
         if base.compile_mode:
-            benches["compile"] = baseline_bench(reference, f"compile:{base.compile_mode}")
-        return benches
+            baselines["compile"] = (reference, f"compile:{base.compile_mode}")
+        session = Session(
+            reference,
+            baselines,
+            candidate,
+            options.run_timeout_s,
+            watch=machine.Throttle(self.where),
+            usual_late_s=usual_late_s(before),
+        )
+        session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S)
+        return session, _not_slowed(session, before) or session.unstable
+
+    def _sanitize(
+        self, task: Task, kernel: Kernel, built: Built, options: EvaluateOptions, stages: Stages
+    ) -> sanitizer.Findings:
+        """compute-sanitizer over one call, on the first workload; on the CPU there is none."""
+        if self.device.kind != "cuda":
+            return sanitizer.Findings()
+        reference = self._reference(task, task.meta.workloads[0])
+        reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
+        with stages("sanitizer"), lease(self.home, self.where):
+            found = sanitizer.run(kernel, built, reference, options.run_timeout_s)
+        machine.prove_usable(self.where)
+        return found
 
     # -- profile -----------------------------------------------------------------------------------------------
 
@@ -391,7 +524,7 @@ class Supervisor:
         profile = profiler.from_build(request, built, baseline, self.device)
         if self.device.kind == "cuda":
             reference = self._reference(request.task, request.task.meta.workloads[0])
-            reference.make_trials(_seeds(), perturb=True)
+            reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
             with lease(self.home, self.where), machine.nvtx_range("profile"):
                 profile = profiler.with_ncu(profile, request, built, reference, self.cache)
             machine.prove_usable(self.where)
@@ -402,17 +535,24 @@ class Supervisor:
     def _reference(self, task: Task, workload: Workload) -> ReferenceHost:
         """The reference's process for a workload: the one at hand, or a new one in place of the oldest."""
         key = (task.id, workload.name)
-        if (at_hand := self.references.get(key)) and at_hand.child.process.poll() is not None:
+        if (at_hand := self.references.get(key)) and not at_hand.child.alive:
             self._forget(task, workload)
         found = self.references.pop(key, None)
         if found is None:
             while len(self.references) >= KEPT_REFERENCES:
                 self.references.pop(next(iter(self.references))).close()
-            inductor = self.cache / "inductor"
-            inductor.mkdir(exist_ok=True)
-            found = ReferenceHost(task, workload, self.where, {"TORCHINDUCTOR_CACHE_DIR": str(inductor)})
+            found = ReferenceHost(task, workload, self.where, *self._inductor())
         self.references[key] = found
         return found
+
+    def _inductor(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Where torch.compile keeps what it has built, as a folder to write and as environment."""
+        inductor = self.cache / "inductor"
+        inductor.mkdir(exist_ok=True)
+        return (str(inductor),), {
+            "TORCHINDUCTOR_CACHE_DIR": str(inductor),
+            "TRITON_CACHE_DIR": str(inductor / "triton"),
+        }
 
     def _forget(self, task: Task, workload: Workload) -> None:
         """Ends the reference's process for a workload, if there is one."""
@@ -420,19 +560,18 @@ class Supervisor:
             found.close()
 
     def close(self) -> None:
-        """Ends the reference processes. Idempotent."""
+        """Ends the reference processes and the one that forks them. Idempotent."""
         for reference in self.references.values():
             reference.close()
         self.references = {}
+        kill_all()
 
 
-def _seeds() -> list[int]:
-    return [secrets.randbits(63) for _ in range(SETS)]
-
-
-def _timing(workload: str, mine: Bench, eager: Bench, base: WorkloadBaseline) -> WorkloadTiming:
+def _timing(
+    workload: str, mine: Bench, eager: Bench, base: WorkloadBaseline, found: Attribution | None
+) -> WorkloadTiming:
     """Screening: paired with eager; torch.compile through its ratio to eager in the baseline's session."""
-    over_eager = timing.paired_ratio(eager.blocks_us, mine.blocks_us)
+    over_eager = timing.paired_ratio(eager.samples_us, mine.samples_us)
     over_compile = None
     if base.compile:
         drift = timing.unpaired_ratio(base.compile.samples_us, base.eager.samples_us)
@@ -443,7 +582,68 @@ def _timing(workload: str, mine: Bench, eager: Bench, base: WorkloadBaseline) ->
         eager=eager.samples,
         compile=base.compile,
         speedup=Speedup(eager=over_eager, compile=over_compile),
+        attribution=found,
+        aids=mine.aids(),
     )
+
+
+def _not_slowed(session: Session, before: Session) -> str:
+    """Compares eager beside the candidate with eager before there was one: CandidateFailed on a GPU where it was slowed
+    down; on the CPU, why the numbers cannot be relied on, or nothing."""
+    if session.eager.kind != before.eager.kind:
+        return ""
+    slowed = statistics.median(session.eager.samples_us) / statistics.median(before.eager.samples_us)
+    text = f"eager is {slowed:.2f} times slower beside this kernel than without it"
+    if session.reference.gpu and slowed > SLOWED_GPU:
+        raise CandidateFailed("rule", text + ".", stage="the baseline was slowed down")
+    return text if slowed > SLOWED_CPU else ""
+
+
+class Pooled:
+    """Samples of several sessions on one workload."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, list[float]] = {}
+        self.attribution: Attribution | None = None
+        self.last: Session | None = None
+
+    def add(self, session: Session) -> None:
+        """Takes in the samples of a session."""
+        self.last = session
+        for name, bench in session.benches.items():
+            self.samples.setdefault(name, []).extend(bench.samples_us)
+
+    def timing(self, workload: str) -> WorkloadTiming:
+        """Of all sessions together, paired group by group."""
+        assert self.last is not None
+        benches, compiled = self.last.benches, self.samples.get("compile")
+        kept = {n: timing.samples_of(v, benches[n].clock, benches[n].calls) for n, v in self.samples.items()}
+        return WorkloadTiming(
+            workload=workload,
+            kernel=kept["kernel"],
+            eager=kept["eager"],
+            compile=kept.get("compile"),
+            speedup=Speedup(
+                eager=timing.paired_ratio(self.samples["eager"], self.samples["kernel"]),
+                compile=timing.paired_ratio(compiled, self.samples["kernel"]) if compiled else None,
+            ),
+            attribution=self.attribution,
+            aids=benches["kernel"].aids(),
+        )
+
+
+def recipe_order(exact_only: bool) -> Iterator[str]:
+    """Natural inputs first, then every recipe in turn; none that makes ties where indices are compared exactly."""
+    wanted = [recipe for recipe in RECIPES if not (exact_only and recipe in TIES)]
+    return itertools.cycle([NATURAL, "heavy tails", *(r for r in wanted if r not in (NATURAL, "heavy tails"))])
+
+
+def _plain(account: dict[str, Any]) -> dict[str, Any]:
+    return account | {"seeds": tuple(account["seeds"])}
+
+
+def _seeds() -> list[int]:
+    return [secrets.randbits(63) for _ in range(SETS)]
 
 
 def _finite(value: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cudaforge.engine.builder import BuildFailed
 from cudaforge.engine.hosts import CandidateFailed
+from cudaforge.engine.sanitizer import Findings
 from cudaforge.evaluation import Correctness, Diagnostic, Evaluation, OutputError, Verdict
 from cudaforge.kernel import Kernel
 
@@ -29,6 +30,21 @@ def build_failed(failed: BuildFailed, account: dict[str, Any], stages: dict[str,
 def incorrect(reason: str, correctness: Correctness, account: dict[str, Any], stages: dict[str, float]) -> Evaluation:
     """INCORRECT with where and how."""
     return _verdict(Verdict.INCORRECT, reason, account, stages, correctness=correctness)
+
+
+def sanitized(found: Findings, kernel: Kernel, account: dict[str, Any], stages: dict[str, float]) -> Evaluation:
+    """RUNTIME_ERROR with the place that memcheck names."""
+    text = kernel.files.get(found.file, "").splitlines()
+    diagnostic = Diagnostic(
+        severity="error",
+        message=found.error,
+        file=found.file,
+        line=found.line,
+        source_line=text[found.line - 1] if 0 < found.line <= len(text) else "",
+        tool="compute-sanitizer",
+    )
+    where = f"{found.file}:{found.line}: " if found.line else ""
+    return _verdict(Verdict.RUNTIME_ERROR, where + found.error, account, stages, diagnostics=(diagnostic,))
 
 
 def failed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 from collections.abc import Callable
 
 
@@ -46,3 +47,15 @@ def short_name(demangled: str) -> str:
                 text = text[:at].rstrip() or text
                 break
     return text.removeprefix("void ")
+
+
+def readable(name: str) -> str:
+    """The short name of a mangled one; of one that was cut, its qualified name: `at::native::gelu_kernel`."""
+    plain = short_name(demangle(name))
+    if plain != name or not (match := re.match(r"_ZN?K?(?=\d)", name)):
+        return plain
+    parts, at = [], match.end()
+    while length := re.compile(r"\d+").match(name, at):
+        at = length.end() + int(length[0])
+        parts.append(name[length.end() : at])
+    return "::".join(parts)

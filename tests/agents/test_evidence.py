@@ -1,7 +1,12 @@
-import pytest
-from support.briefings import cpu_profile, failed, gpu_profile, kernel, passed, samples
+import ast
+import re
+from pathlib import Path
 
-from cudaforge.agents.evidence import failure
+import pytest
+from support.briefings import briefing, cpu_profile, failed, gpu_profile, kernel, passed, samples
+
+from cudaforge.agents import judge
+from cudaforge.agents.evidence import RULES, failure
 from cudaforge.agents.measurements import profile_text
 from cudaforge.evaluation import Correctness, Diagnostic, Interval, OutputError, Speedup, Verdict, WorkloadTiming
 from cudaforge.kernel import Kernel, Language
@@ -106,6 +111,45 @@ def test_stages_and_rules_are_named(verdict: Verdict, rule: str, summary: str, h
     found = failure(failed(verdict, rule=rule), CUDA)
     assert found.summary == summary
     assert hint in found.hints[0]
+
+
+def test_a_rejection_reaches_the_judge_with_its_evidence_in_names_that_can_be_read() -> None:
+    found = "93% of the device time is spent in library kernels: 93% _ZN2at6native18elementwise_kernelILi128ELi2EZN"
+    rejected = failed(Verdict.REJECTED, rule="no custom kernel", reason=f"no custom kernel: {found}")
+    summary = failure(rejected, CUDA).summary
+    assert summary.startswith("no custom kernel: 93% of the device time")
+    assert summary.endswith("93% at::native::elementwise_kernel")
+    text = "\n".join(message.content for message in judge.diagnose(briefing(), CUDA, rejected))
+    assert "What went wrong: REJECTED" in text and summary in text
+    assert "find the calls in model.py" in text
+
+
+def test_every_rule_of_the_engine_has_words_that_a_judge_can_act_on() -> None:
+    """The engine's rules are the stages of `CandidateFailed("rule", ...)`, as its sources say."""
+    engine = Path(__file__).resolve().parents[2] / "cudaforge" / "engine"
+    rules = set()
+    for path in engine.glob("*.py"):
+        text = path.read_text()
+        constants = dict(re.findall(r'^([A-Z_]+) = "([^"]*)"$', text, re.MULTILINE))
+        for names, values in re.findall(r'^([A-Z_]+, [A-Z_, ]+) = ("[^"]*"(?:, "[^"]*")+)$', text, re.MULTILINE):
+            constants |= dict(zip(names.split(", "), re.findall(r'"([^"]*)"', values), strict=True))
+        for call in ast.walk(ast.parse(text)):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("CandidateFailed"):
+                if not call.args or ast.unparse(call.args[0]) != "'rule'":
+                    continue
+                (stage,) = [word.value for word in call.keywords if word.arg == "stage"]
+                rules |= {stage.value} if isinstance(stage, ast.Constant) else set()
+            elif isinstance(call, ast.Call) and ast.unparse(call.func) == "self.suspect":
+                rules.add(constants[ast.unparse(call.args[0])])
+    assert rules == set(RULES)
+
+
+def test_the_kind_of_inputs_and_a_race_are_explained() -> None:
+    tails = failed(Verdict.INCORRECT, reason="on inputs with heavy tails: output 0: 3 of 8 elements are wrong.")
+    assert any("a few near the ends of the range" in hint for hint in failure(tails, CUDA).hints)
+    race = failed(Verdict.INCORRECT, reason="one run of the same input is right and another is not (a race?): x")
+    assert any("missing barrier" in hint for hint in failure(race, CUDA).hints)
+    assert len(failure(failed(Verdict.INCORRECT), CUDA).hints) == 1
 
 
 def test_late_cuda_errors_are_explained() -> None:

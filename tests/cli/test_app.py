@@ -25,7 +25,7 @@ from cudaforge.evaluation import Evaluation
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ISSUED = (
-    "optimize demo resume pending reply show runs evaluate profile evaluator pack gc doctor"  # the promised commands
+    "optimize demo resume pending reply show runs evaluate profile evaluator pack gc doctor selftest"  # as promised
 )
 EVERYWHERE = {"--json", "--home", "--help"}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 from rich.console import Console, RenderableType
-from support.records import incorrect, profile
+from support.records import evaluation, incorrect, profile
 
 from cudaforge.cli import found
-from cudaforge.evaluation import Correctness, OutputError
+from cudaforge.evaluation import Attribution, Correctness, Evaluation, OutputError, Share
 
 
 def words(part: RenderableType) -> str:
@@ -37,3 +37,30 @@ def test_missing_counters_are_explained_unless_it_was_said_before() -> None:
     bare = profile().model_copy(update={"unavailable": "ncu is not permitted"})
     assert "ncu is not permitted" in words(found.profile(bare))
     assert "ncu is not permitted" not in words(found.profile(bare, counters=False))
+
+
+def timed(**changes: object) -> Evaluation:
+    """A PASSED evaluation whose one workload has these fields."""
+    passed = evaluation()
+    return passed.model_copy(update={"workloads": (passed.workloads[0].model_copy(update=changes),)})
+
+
+def test_a_kernel_that_passed_shows_whose_code_did_the_work_and_by_which_clock() -> None:
+    top = (
+        Share(name="_Z7softmaxPfi", kind="own", share=0.9),
+        Share(name="_Z6gemv_kIfEvPT_", kind="library", share=0.08),
+        Share(name="[memcpy]", kind="free", share=0.02),
+    )
+    who = Attribution(how="CUPTI, traced calls", own=0.9, library=0.08, free=0.02, top=top, launches=3)
+    text = words(found.evaluation(timed(attribution=who, aids={"events_us": 9.75, "enqueue_us": 4.0})))
+    assert "work done by own code 90%, libraries 8%, copying and filling 2%; 3 launches a call" in text
+    assert "8% gemv_k<float>" in text and "softmax" not in text
+    assert "clock: cpu; aside, a call: its own events 9.75 µs, queueing on the host 4 µs" in text
+
+
+def test_libraries_that_did_nothing_are_not_mentioned() -> None:
+    alone = Attribution(how="80 samples", own=1.0, library=0.0, free=0.0, samples=80)
+    assert "work done by own code 100%\n" in words(found.evaluation(timed(attribution=alone))).replace(" \n", "\n")
+    unknown = Attribution(how="3 samples", own=0.0, library=0.0, free=0.0)
+    assert "cannot be said: 3 samples" in words(found.evaluation(timed(attribution=unknown)))
+    assert "work done by" not in words(found.evaluation(evaluation()))

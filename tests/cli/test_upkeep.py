@@ -12,7 +12,7 @@ from typing import Any
 
 from support.scripted import kernel_reply
 
-from cudaforge.cli.doctor import ESSENTIAL
+from cudaforge.cli.doctor import ESSENTIAL, isolation
 from cudaforge.cli.shapes import DoctorOutput, EvaluatorOutput, GcOutput, PackOutput
 from cudaforge.errors import ExitCode
 
@@ -88,12 +88,34 @@ def test_doctor_looks_at_everything_and_never_shows_a_key(
 
     names = [check.name for check in found.checks]
     assert set(ESSENTIAL) < set(names) and found.ready
-    assert {"nvcc", "GPU", "ncu", "isolation", "Landlock", "model access"} <= set(names)
+    assert {"nvcc", "GPU", "ncu", "compute-sanitizer", "isolation", "model access"} <= set(names)
     assert all(check.hint for check in found.checks if check.status != "ok")
     text = cli("doctor").output
     assert "with a key" in text
     for secret in ("sk-secret", "pass", "token"):
         assert secret not in text
+
+
+def test_doctor_gives_each_missing_layer_a_line_and_says_what_to_do() -> None:
+    layers = (
+        "scrubbed environment",
+        "no user namespace: unshare: Operation not permitted",
+        "no own pid namespace: unshare: Operation not permitted",
+        "no Landlock: landlock_create_ruleset: Function not implemented",
+        "no system call filter: seccomp: Invalid argument",
+        "no own user: /root/python: closed to user 61001",
+        "no something new: because",
+    )
+    present, *missing = isolation(layers)
+    assert (present.status, present.detail) == ("ok", "scrubbed environment")
+    assert [(check.name, check.status, check.detail) for check in missing] == [
+        ("isolation", "warn", layer) for layer in layers[1:]
+    ]
+    for check, words in zip(
+        missing, ("AppArmor", "As above.", "lsm=", "aarch64", "root's home", "others"), strict=True
+    ):
+        assert words in check.hint
+    assert [check.status for check in isolation(("own user (uid 61001)",))] == ["ok"]
 
 
 def test_doctor_fails_where_not_even_a_cpp_run_can_work(cli_json: Callable[..., Any], tmp_path: Path) -> None:

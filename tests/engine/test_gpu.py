@@ -76,8 +76,12 @@ def cuda(source: str = KERNEL_CU) -> Kernel:
     return Kernel.of(Language.CUDA, {"kernel.cu": source, "model.py": MODEL_PY})
 
 
+LIBRARIES = scale_add(allow_libraries=True)
+
+
 def evaluate(supervisor: Supervisor, kernel: Kernel, options: EvaluateOptions = QUICK) -> Evaluation:
-    found = supervisor.handle(EvaluateRequest(key="k", task=scale_add(), kernel=kernel, options=options))
+    task = LIBRARIES if kernel.language is Language.MODULE else scale_add()
+    found = supervisor.handle(EvaluateRequest(key="k", task=task, kernel=kernel, options=options))
     assert isinstance(found, Evaluation)
     return found
 
@@ -88,7 +92,16 @@ def test_a_right_cuda_kernel_passes(supervisor: Supervisor) -> None:
     assert found.build is not None and found.build.entry_functions
     assert found.device.kind == "cuda" and found.device.ceilings.copy_bytes_per_s
     assert found.time_us is not None and 0.5 < found.time_us < 1000
-    assert "cuda events" in found.workloads[0].kernel.clock
+    timing = found.workloads[0]
+    assert "gate" in timing.kernel.clock and timing.aids["events_us"] > 0
+    assert timing.attribution is not None and timing.attribution.own > 0.99, timing.attribution
+
+
+def test_the_work_of_pytorch_is_no_custom_kernel(supervisor: Supervisor) -> None:
+    request = EvaluateRequest(key="k", task=scale_add(), kernel=module(RIGHT), options=QUICK)
+    found = supervisor.handle(request)
+    assert isinstance(found, Evaluation)
+    assert (found.verdict, found.rule) == (Verdict.REJECTED, "no custom kernel"), found.reason
 
 
 def test_a_right_triton_kernel_passes(supervisor: Supervisor) -> None:
@@ -164,7 +177,7 @@ def test_the_papers_metric_set_says_what_it_substituted(supervisor: Supervisor) 
 
 def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
     found = supervisor.handle(
-        VerifyRequest(key="v", task=scale_add(), kernel=module(RIGHT), options=QUICK, processes=2)
+        VerifyRequest(key="v", task=LIBRARIES, kernel=module(RIGHT), options=QUICK, processes=2)
     )
     assert found.evaluation.passed and found.aa is not None
     assert 0.9 < found.aa.value < 1.1

@@ -12,15 +12,20 @@ from cudaforge.engine.sandbox import LIVE
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, Verdict, VerifyRequest
-from cudaforge.kernel import Kernel
+from cudaforge.kernel import Kernel, Language
 from cudaforge.task import Task
 
 QUICK = EvaluateOptions(trials=2, time_budget_s=0.05, run_timeout_s=20)
 RIGHT = "return x * self.weight + y"
 
 
+LIBRARIES = scale_add(allow_libraries=True)
+"""The task for kernels that call PyTorch, where something else than who does the work is looked at."""
+
+
 def evaluate(supervisor: Supervisor, kernel: Kernel, task: Task | None = None) -> Evaluation:
-    found = supervisor.handle(EvaluateRequest(key="k", task=task or scale_add(), kernel=kernel, options=QUICK))
+    task = task or (LIBRARIES if kernel.language is Language.MODULE else scale_add())
+    found = supervisor.handle(EvaluateRequest(key="k", task=task, kernel=kernel, options=QUICK))
     assert isinstance(found, Evaluation)
     return found
 
@@ -119,7 +124,7 @@ def test_an_endless_kernel_times_out_and_the_next_is_right(supervisor: Superviso
     started = time.monotonic()
     # A Python-only kernel builds itself while it runs, so the build's time limit holds for it.
     options = options.model_copy(update={"build_timeout_s": 6.0})
-    found = supervisor.evaluate(scale_add(), module("while True: pass"), options)
+    found = supervisor.evaluate(LIBRARIES, module("while True: pass"), options)
     assert (found.verdict, found.rule) == (Verdict.TIMEOUT, "check")
     assert time.monotonic() - started < 60
     assert evaluate(supervisor, module(RIGHT)).passed
@@ -165,7 +170,9 @@ def test_every_workload_counts(supervisor: Supervisor) -> None:
     task = scale_add(workloads=[{"name": "a"}, {"name": "b", "overrides": {"rows": 3}}])
     source = task.source.replace("rows, columns = 64, 100", "rows = 64\ncolumns = 100")
     task = Task.parse(
-        source, name="scale_add", beside={"workloads": [{"name": "a"}, {"name": "b", "overrides": {"rows": 3}}]}
+        source,
+        name="scale_add",
+        beside={"workloads": [{"name": "a"}, {"name": "b", "overrides": {"rows": 3}}], "allow_libraries": True},
     )
     found = evaluate(supervisor, module(RIGHT), task)
     assert found.passed and [w.workload for w in found.workloads] == ["a", "b"]
@@ -195,7 +202,7 @@ def test_verification_interleaves_and_has_a_control(supervisor: Supervisor) -> N
     assert found.evaluation.correctness.trials == 4
     slower = supervisor.handle(
         VerifyRequest(
-            key="w", task=scale_add(), kernel=module("sum(range(20000)); " + RIGHT), options=QUICK, processes=1
+            key="w", task=LIBRARIES, kernel=module("sum(range(20000)); " + RIGHT), options=QUICK, processes=1
         )
     )
     assert slower.evaluation.passed and not slower.win

@@ -1,6 +1,6 @@
 import pytest
 
-from cudaforge_profiling.demangle import demangle, short_name
+from cudaforge_profiling.demangle import demangle, readable, short_name
 
 
 def test_mangled_names_become_readable() -> None:
@@ -25,3 +25,21 @@ def test_what_cannot_be_read_stays(name: str) -> None:
 )
 def test_short_names_keep_template_arguments_only(full: str, short: str) -> None:
     assert short_name(full) == short
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("_Z5scalePfi", "scale"),
+        (
+            "_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_11FillFunctorIfEES",
+            "at::native::vectorized_elementwise_kernel",
+        ),
+        ("_Z16gemmSN_TN_kernelIfLi128ELi16ELi2ELi4E", "gemmSN_TN_kernel"),
+        ("ampere_sgemm_128x64_tn", "ampere_sgemm_128x64_tn"),
+        ("[memcpy]", "[memcpy]"),
+        ("_Znonsense", "_Znonsense"),
+    ],
+)
+def test_a_name_that_was_cut_still_says_what_it_is(name: str, plain: str) -> None:
+    assert readable(name) == plain

@@ -1,0 +1,246 @@
+"""Whose code does the work: the candidate's own, or a library's.
+
+GPU: every launch of a few traced calls, by CUPTI (trace.py, in the candidate's process, so its word is checked: what
+ran while traced must be about as fast as what ran behind the gate). CPU: the supervisor stops the process at random
+moments of a long batch and looks where its threads stand; nothing of that happens in the candidate's process.
+
+Allocating, reshaping, copying and filling are free.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cudaforge.engine import frozen, verdicts
+from cudaforge.engine.bench import StoppedBench
+from cudaforge.engine.builder import Built
+from cudaforge.engine.hosts import CandidateFailed, CandidateHost, first_errors
+from cudaforge.engine.session import Session
+from cudaforge.engine.symbols import Symbols, function_at
+from cudaforge.evaluation import Attribution, Share
+from cudaforge.kernel import Kernel
+
+ALLOWED_GPU, ALLOWED_CPU = 0.1, 1 / 3
+"""Share of the time that libraries may take. On the CPU the samples also hit what every call of torch costs."""
+SMALL_US = 15.0
+"""Library time of a CPU call that is no more than the cost of calling torch at all."""
+TRACED_CALLS = 5
+SAMPLES, SAMPLED_S, STOPS = 60, 2.0, 4
+"""Moments at which the process is looked at, the wall time for it, and how many in one batch."""
+FEWEST = 8
+"""With fewer samples in own and library code nothing can be said."""
+SLOWER_WHEN_TRACED, FASTER_WHEN_TRACED, SLACK_US, LAUNCH_US = 2.0, 0.2, 5.0, 3.0
+"""Kernels that take so much longer, or with the gaps between launches so much less, while traced than the whole call
+behind the gate are not the ones that ran there. Traced calls find their inputs in the cache."""
+WATCHED_CPU = 2.5
+"""How much more processor time a call may take while it is watched; being stopped costs some."""
+
+FREE = re.compile(
+    r"copy_kernel|direct_copy|CatArrayBatchedCopy|FillFunctor|fill_kernel|\[memcpy\]|\[memset\]|copyKernel|"
+    r"elementwise_kernel_with_index|arange_kernel|cat_serial_kernel|__memmove|__memcpy|__memset"
+)
+LIBRARY_NAMES = re.compile(
+    r"nvjet|xmma|cublas|cudnn|cutlass_\d+_|^(ampere|volta|turing|hopper|maxwell|sm\d+)_|at6native|at::native|"
+    r"implicit_convolve|convolve_s?gemm|pytorch_flash|fmha_|cusparse|cufft|ncclKernel|ncclDev|gemmSN_|gemv[NT2]|"
+    r"splitKreduce_kernel|dot_kernel|reduce_1Block_kernel"
+)
+"""Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own."""
+LIBRARY_FILES = re.compile(
+    r"/libtorch_cpu|/libtorch_cuda|mkl|openblas|/numpy/|/scipy|libdnnl|libblas|liblapack|xnnpack"
+)
+NEUTRAL_FILES = re.compile(
+    r"(libgomp|libiomp|libomp|libc|libm|libstdc\+\+|libgcc_s|ld-linux.*|libpthread|libpython.*|libtorch_python|libc10.*|"
+    r"libtvm_ffi.*|libcuda|libcudart|libdl|librt)[-.\d]*(\.so[.\d]*)?$|python[\d.]*$|\[vdso\]$|.*\.cpython-.*\.so$|"
+    r"core.*\.so$"
+)
+"""Names of files that are waiting, interpreting or dispatching: neither side's work."""
+LIBRARY_FUNCTIONS = re.compile(r"^_?mkl_|dnnl|openblas|at6native|at::native|^cblas_|sgemm_kernel|dgemm_kernel")
+"""Functions that are a library's even in a file of the candidate's own."""
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
+
+
+@dataclass
+class _Tally:
+    own: float = 0.0
+    library: float = 0.0
+    free: float = 0.0
+    names: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, kind: str, name: str, amount: float) -> None:
+        setattr(self, kind, getattr(self, kind) + amount)
+        self.names[kind, name] += amount  # type: ignore[assignment]  # a Counter counts anything that adds up
+
+    def result(self, how: str, launches: int = 0) -> Attribution:
+        total = self.own + self.library + self.free
+        top = [
+            Share(name=name[:200], kind=kind, share=amount / total)
+            for (kind, name), amount in self.names.most_common(8)
+            if total
+        ]
+        return Attribution(
+            how=how,
+            own=self.own / total if total else 0.0,
+            library=self.library / total if total else 0.0,
+            free=self.free / total if total else 0.0,
+            top=tuple(top),
+            launches=launches,
+            samples=0 if launches else total,
+        )
+
+
+def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attribution | None:
+    """Attribution of a few traced calls on the first input set, whose output is compared; None where CUPTI cannot be
+    had on this machine at all. CandidateFailed where the process gives no account, or another output when traced."""
+    landing = candidate.buffers["landing0"]
+    landing.poison()
+    message = {"do": "trace", "what": "kernel", "buffer": "slots", "set": candidate.entry(0), "calls": TRACED_CALLS}
+    reply = candidate.ask("trace", {**message, "landing": "landing0", "landing_slots": landing.wire()})
+    if "why" in reply:
+        known = {**message, "what": "eager", "buffer": "source", "set": candidate.reference.entry(0)}
+        if "why" in candidate.reference.ask("trace", known):
+            return None
+        raise CandidateFailed(
+            "rule", f"its launches cannot be traced: {str(reply['why'])[:300]}", stage="hides its work"
+        )
+    if errors := first_errors(candidate.compare(0, reply.get("output"))):
+        text = f"right when checked, wrong when traced: {verdicts.describe_errors(errors)}"
+        raise CandidateFailed("rule", text, stage="traced calls are wrong")
+    tally, busy, counts = _Tally(), [], []
+    own = own_kernels(kernel, built)
+    try:
+        for call in reply["calls"]:
+            spans = []
+            for name, start, end in call:
+                kind = "free" if FREE.search(name) else "own" if is_own(name, own, kernel) else "library"
+                tally.add(kind, name, max(int(end) - int(start), 0) * 1e-3)
+                spans.append((int(start), int(end)))
+            busy.append(_union(spans) * 1e-3)
+            counts.append(len(call))
+        found = tally.result("CUPTI, traced calls", launches=round(statistics.median(counts)))
+    except (KeyError, TypeError, ValueError, statistics.StatisticsError):
+        raise CandidateFailed("error", "the account of the launches is garbled.", stage="trace") from None
+    return found.model_copy(update={"traced_us": min(busy)})
+
+
+def is_own(name: str, own: set[str], kernel: Kernel) -> bool:
+    """Whether a launched kernel is the candidate's: in a binary of its own, or compiled at run time from its source."""
+    if LIBRARY_NAMES.search(name):
+        return False
+    if name in own:
+        return True
+    mangled = re.match(r"_ZN?(\d+)", name)
+    plain = name[mangled.end() : mangled.end() + int(mangled[1])] if mangled else re.sub(r"\W.*$", "", name)
+    written = (COMMENT.sub("", text) for text in kernel.files.values())
+    return bool(plain) and any(re.search(rf"__global__[^;{{]*\b{re.escape(plain)}\s*\(", text) for text in written)
+
+
+def own_kernels(kernel: Kernel, built: Built) -> set[str]:
+    """Names of the kernels in the candidate's own binaries: its library, its extensions, Triton's cache."""
+    names = set(built.build.entry_functions)
+    folders = [built.package, *(Path(path) for path in built.caches.values())]
+    for folder in folders:
+        for library in folder.rglob("*.so"):
+            names |= Symbols(library).functions()
+        for meta in folder.rglob("*.json"):
+            try:
+                data = json.loads(meta.read_text())
+            except (OSError, ValueError):
+                continue
+            if isinstance(data, dict) and isinstance(data.get("name"), str):
+                names.add(data["name"])
+    return names
+
+
+def _union(spans: list[tuple[int, int]]) -> float:
+    total, reached = 0, 0
+    for start, end in sorted(spans):
+        total += max(end - max(start, reached), 0)
+        reached = max(reached, end)
+    return total
+
+
+def on_cpu(session: Session, built: Built) -> Attribution:
+    """Attribution by where the threads stand when the process is stopped at random moments of ordinary batches: on
+    fresh inputs and of the same length, so that nothing tells them from timed ones."""
+    bench = session.kernel
+    assert isinstance(bench, StoppedBench)
+    child, rng, tally = bench.host.child, random.SystemRandom(), _Tally()
+    order = list(range(bench.calls))
+    expected_s = statistics.median(bench.samples_us) * 1e-6 * bench.calls
+    cpu_s: list[float] = []
+    seen, started = 0, time.monotonic()
+    while seen < SAMPLES and time.monotonic() - started < SAMPLED_S:
+        session.reference.fill(bench.calls)
+        bench.give(range(bench.calls))
+        before = frozen.cpu_seconds(child.pid)
+        with bench.failures():
+            child.post({"do": "batch", "what": bench.what, "order": order})
+            child.go_on()
+            for _ in range(STOPS):
+                time.sleep(rng.uniform(0, expected_s / STOPS))
+                child.stop()
+                if child.channel.readable(0):
+                    break
+                files = frozen.mapped_files(child.pid)
+                for counter in frozen.program_counters(child.pid):
+                    kind, name = _stands_in(counter, files, built, str(child.scratch))
+                    if kind:
+                        tally.add(kind, name, 1.0)
+                seen += 1
+                child.go_on()
+            child.go_on()
+            child.answer(bench.timeout_s)
+        child.stop()
+        cpu_s.append((frozen.cpu_seconds(child.pid) - before) / bench.calls)
+    found = tally.result(f"{seen} samples of where the threads stand")
+    watched_us, timed_us = statistics.median(cpu_s) * 1e6, statistics.median(bench.cpu_s) * 1e6
+    return found.model_copy(update={"traced_us": watched_us, "timed_cpu_us": timed_us})
+
+
+def _stands_in(counter: int, files: list[frozen.Mapping], built: Built, scratch: str) -> tuple[str, str]:
+    """own, library, free or "" for what is neither (waiting, interpreting); and the function or file."""
+    if not counter:
+        return "", ""
+    for start, end, offset, path in files:
+        if start <= counter < end:
+            name = function_at(path, counter - start + offset) if path else "code that lies in no file"
+            if any(path.startswith(root) for root in (str(built.package), *built.caches.values())):
+                return ("library" if LIBRARY_FUNCTIONS.search(name) else "own"), name or Path(path).name
+            installed = path and not path.startswith(scratch) and not LIBRARY_FILES.search(path)
+            if installed and NEUTRAL_FILES.match(Path(path).name):
+                return "", path
+            return ("free" if FREE.search(name) else "library"), name or Path(path).name
+    return "", ""
+
+
+def rule(found: Attribution, time_us: float, *, gpu: bool) -> str:
+    """Why an attribution is foul play; empty where it is not."""
+    shown = "; ".join(f"{share.share:.0%} {share.name}" for share in found.top if share.kind != "own")[:600]
+    if gpu:
+        least = found.traced_us + LAUNCH_US * found.launches + SLACK_US
+        if found.traced_us > SLOWER_WHEN_TRACED * time_us + SLACK_US or least < FASTER_WHEN_TRACED * time_us:
+            return (
+                f"its kernels take {found.traced_us:.4g} us while traced and {time_us:.4g} us when timed: "
+                "what was traced is not what was timed."
+            )
+        if found.library > ALLOWED_GPU or not found.own:
+            return f"{found.library:.0%} of the device time is spent in library kernels: {shown}"
+        return ""
+    if found.traced_us > WATCHED_CPU * found.timed_cpu_us + SMALL_US:
+        return (
+            f"a call takes {found.traced_us:.4g} us of processor time while it is watched and {found.timed_cpu_us:.4g} "
+            "us when timed: what was watched is not what was timed."
+        )
+    counted = (found.own + found.library) * found.samples
+    if counted < FEWEST or found.library * time_us <= SMALL_US:
+        return ""
+    if found.library > ALLOWED_CPU * (found.own + found.library):
+        return f"{found.library:.0%} of the time is spent in library code: {shown}"
+    return ""

@@ -1,0 +1,215 @@
+"""Benches side by side: the kernel and its baselines on the same fresh inputs, group by group, outputs compared."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+
+from cudaforge.engine import bench, check, machine, timing, verdicts
+from cudaforge.engine.bench import Bench, GateBench
+from cudaforge.engine.hosts import CandidateFailed, CandidateHost, Host, ReferenceHost, first_errors, nbytes
+from cudaforge.errors import EvaluatorError
+
+MOST_EXTRA = 10
+"""How many times longer than it need be a baseline's batch may become to match the kernel's calls."""
+SCREEN_LIMIT_S = 4.0
+"""Wall time of a screening after which ten groups are enough."""
+COMPARED, COMPARED_BYTES = 4, 64 << 20
+"""Calls of a group whose outputs are compared with eager's on the same inputs, chosen secretly, and bytes of them."""
+
+
+class Session:
+    """Benches that are timed side by side.
+
+    All use one clock: where one of them waits for the GPU on the host, all are timed around N and 2N calls.
+    """
+
+    def __init__(
+        self,
+        reference: ReferenceHost,
+        baselines: dict[str, tuple[Host, str]],
+        candidate: CandidateHost | None = None,
+        timeout_s: float = 120.0,
+        watch: machine.Throttle | None = None,
+        usual_late_s: float = 0.0,
+    ) -> None:
+        self.watch = watch
+        self.throttled, self.groups = 0, 0
+        """Groups that were dropped since the GPU was being slowed down, and all that were measured."""
+        self.reference = reference
+        constant_s = bench.clock_constant(reference)
+        asked = dict(baselines)
+        if candidate is not None:
+            asked["kernel"] = (candidate, "kernel")
+        self.benches = {n: bench.make(h, what, reference, constant_s, timeout_s) for n, (h, what) in asked.items()}
+        if any(b.kind == "host" for b in self.benches.values()):
+            for name, (host, what) in asked.items():
+                if self.benches[name].kind == "gate":
+                    self.benches[name] = bench.make(host, what, reference, constant_s, timeout_s, waits=True)
+        self._arrange_alike()
+        for b in self.benches.values():
+            if isinstance(b, GateBench) and usual_late_s:
+                b.usual_late_s = usual_late_s
+        self.rng = random.SystemRandom()
+        self.reasons = ""
+        outputs = range(len(reference.output_specs)) if reference.twin is None else ()
+        own = [
+            check.own_error(reference.buffers["expected0"].tensor(i), reference.buffers["exact0"].tensor(i))
+            for i in outputs
+        ]
+        self.share = max([check.ALIKE, *(4 * error for error in own if candidate is not None)])
+        self.strictly_checked = 0
+        self.compared = 0
+
+    def _arrange_alike(self) -> None:
+        """Lets every process know all the input sets, since a baseline may be called on any of the kernel's.
+
+        On a GPU baselines make as many calls as the kernel does, where that does not take long.
+        """
+        most = max(b.sets for b in self.benches.values())
+        for b in self.benches.values():
+            if b.candidate is None:
+                if (
+                    b.kind == "gate"
+                    and "kernel" in self.benches
+                    and b.calls < self.kernel.calls <= MOST_EXTRA * b.calls
+                ):
+                    b.calls = self.kernel.calls
+                b.arrange(most, held=b.calls)
+                if isinstance(b, GateBench) and b.kind == "gate" and not b.can_queue(b.calls):
+                    b.calls = max(b.calls // 4, 1)
+                b.host.child.stop()
+
+    @property
+    def unstable(self) -> str:
+        """Why the numbers cannot be relied on: too many groups were dropped. Empty where they can."""
+        if self.throttled * 4 > self.groups:
+            text = f"unstable: {self.throttled} of {self.groups} groups were dropped"
+            return f"{text}, the GPU being slowed down ({self.reasons})"
+        return ""
+
+    @property
+    def kernel(self) -> Bench:
+        """The candidate's bench."""
+        return self.benches["kernel"]
+
+    @property
+    def eager(self) -> Bench:
+        """The baseline's."""
+        return self.benches["eager"]
+
+    def group(self, names: list[str], *, strictly: bool = False) -> None:
+        """Fresh inputs, then one batch of each bench in order; outputs of timed calls are compared.
+
+        `strictly`: one call's output is also compared with float64, as in a check. Raises CandidateFailed.
+        """
+        order = [self.benches[name] for name in names]
+        sets = max(b.sets for b in order)
+        self.reference.fill(sets)
+        kernel = self.benches.get("kernel") if "kernel" in names else None
+        used = kernel.sets if kernel else sets
+        # A baseline of fewer calls runs on some of the kernel's input sets, and nobody knows on which.
+        orders = {
+            name: sorted(self.rng.sample(range(max(used, b.sets)), b.sets))
+            for name, b in zip(names, order, strict=True)
+        }
+        picks, strict = self._picks(orders) if kernel else (set(), -1)
+        before = self.watch.reasons() if self.watch else ""
+        for name, b in zip(names, order, strict=True):
+            b.batch(orders[name], picks)
+        self.groups += 1
+        slowed = before or (self.watch.reasons() if self.watch else "")
+        if slowed:
+            self.throttled += 1
+            self.reasons = slowed
+            for b in order:
+                b.samples_us.pop()
+        if kernel:
+            self._compare(names)
+            if strictly and kernel.generation == self.reference.generation:
+                self._compare_strictly(strict)
+
+    def _some(self, count: int, of: int) -> list[int]:
+        return sorted(self.rng.sample(range(max(count, of)), count))
+
+    def _picks(self, orders: dict[str, list[int]]) -> tuple[set[int], int]:
+        """Input sets whose outputs are compared with eager's, and the one that is compared strictly, too."""
+        own = orders["kernel"]
+        both = sorted(set(own) & set(orders.get("eager", own)))
+        few = max(min(COMPARED, COMPARED_BYTES // max(nbytes(self.reference.output_specs), 1), len(both)), 1)
+        strict = self.rng.choice(own)
+        return {*self.rng.sample(both, few), strict}, strict
+
+    def _compare(self, names: list[str]) -> None:
+        if "eager" not in names or self.kernel.generation != self.eager.generation:
+            return
+        for pick in set(self.kernel.read) & set(self.eager.read):
+            self.compared += 1
+            for mine, theirs in zip(self.kernel.read[pick], self.eager.read[pick], strict=True):
+                if not check.alike(mine, theirs, self.share):
+                    raise _wrong("the output of a timed call is not that of its inputs.")
+
+    def _compare_strictly(self, pick: int) -> None:
+        host = self.kernel.host
+        assert isinstance(host, CandidateHost)
+        self.reference.expect(pick)
+        self.strictly_checked += 1
+        errors = first_errors(host.compare_with(0, self.kernel.read[pick]))
+        if errors:
+            raise _wrong(verdicts.describe_errors(errors))
+
+    def screen(self, budget_s: float) -> None:
+        """Groups of kernel and eager until both medians are known to +-1 %, or `budget_s` of kernel time is spent.
+
+        At least ten groups, unless one call alone is longer than the budget; the baseline may cost four budgets.
+        """
+        kernel, eager = self.kernel, self.eager
+        started = time.monotonic()
+        while True:
+            done = len(kernel.samples_us)
+            self.group(self.rng.sample(["kernel", "eager"], 2), strictly=done in (0, 3, 8))
+            done += 1
+            over = kernel.spent_s > budget_s or eager.spent_s > 4 * budget_s
+            slow = eager.spent_s + kernel.spent_s > 12 * budget_s
+            over = over or time.monotonic() - started > SCREEN_LIMIT_S
+            if done >= 4 and (over or done >= 200) and (done >= 10 or slow):
+                break
+            if done >= 10 and timing.settled(kernel.samples_us) and timing.settled(eager.samples_us):
+                break
+        self._judge()
+
+    def _judge(self) -> None:
+        if not self.kernel.samples_us:
+            raise EvaluatorError(f"the GPU is slowed down all the time ({self.reasons}): nothing can be timed.")
+        self.kernel.judge()
+
+    def interleave(self, groups: int, limit_s: float) -> None:
+        """`groups` groups of one batch each in random order, every second group mirrored: a drift hits all alike."""
+        started = time.monotonic()
+        names: list[str] = []
+        for group in range(groups):
+            names = names[::-1] if group % 2 else self.rng.sample(list(self.benches), len(self.benches))
+            self.group(names, strictly=group % 3 == 0)
+            if time.monotonic() - started > limit_s and group >= 3:
+                break
+        if "kernel" in self.benches:
+            self._judge()
+
+
+def _wrong(what: str) -> CandidateFailed:
+    return CandidateFailed("rule", f"right when checked, wrong when timed: {what}", stage="timed calls are wrong")
+
+
+def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5) -> Session:
+    """A baseline by itself, while no candidate lives: what it takes, and what the GPU does when it is idle."""
+    session = Session(reference, {what: (reference, what)})
+    for _ in range(batches):
+        session.group([what])
+    return session
+
+
+def usual_late_s(session: Session) -> float:
+    """What a small kernel of the supervisor's takes after a batch when nothing else runs; 0 on the CPU."""
+    lates = [late for b in session.benches.values() if isinstance(b, GateBench) for late in b.late_s]
+    return statistics.median(lates) if lates else 0.0

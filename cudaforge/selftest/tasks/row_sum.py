@@ -1,0 +1,19 @@
+"""Sum along the rows."""
+
+import torch
+from torch import nn
+
+rows, columns = 512, 2048
+
+
+class Model(nn.Module):
+    def forward(self, x):
+        return x.sum(dim=-1)
+
+
+def get_inputs():
+    return [torch.randn(rows, columns)]
+
+
+def get_init_inputs():
+    return []

@@ -1,0 +1,25 @@
+"""x * weight + y, the weight along the columns."""
+
+import torch
+from torch import nn
+
+CUDAFORGE = {"allow_libraries": True}
+
+rows, columns = 512, 1024
+
+
+class Model(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(n) + 0.5)
+
+    def forward(self, x, y):
+        return x * self.weight + y
+
+
+def get_inputs():
+    return [torch.randn(rows, columns), torch.randn(rows, columns)]
+
+
+def get_init_inputs():
+    return [columns]

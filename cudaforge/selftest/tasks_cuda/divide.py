@@ -1,0 +1,19 @@
+"""x / y. No y is 0 as a rule; where one is, the answer is infinite."""
+
+import torch
+from torch import nn
+
+rows, columns = 2048, 2048
+
+
+class Model(nn.Module):
+    def forward(self, x, y):
+        return x / y
+
+
+def get_inputs():
+    return [torch.rand(rows, columns) + 0.5, torch.rand(rows, columns)]
+
+
+def get_init_inputs():
+    return []
