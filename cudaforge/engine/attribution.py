@@ -32,7 +32,7 @@ ALLOWED_GPU, ALLOWED_CPU = 0.1, 1 / 3
 SMALL_US = 15.0
 """Library time of a CPU call that is no more than the cost of calling torch at all."""
 TRACED_CALLS = 5
-SAMPLES, SAMPLED_S, STOPS = 60, 2.0, 4
+SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
 FEWEST = 8
 """With fewer samples in own and library code nothing can be said."""

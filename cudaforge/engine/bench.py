@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, host: Host, what: str, reference: ReferenceHost, constant_s: float, timeout_s: float) -> None:
         self.host, self.what, self.reference = host, what, reference
         self.constant_s, self.timeout_s = constant_s, timeout_s
-        self.calls, self.arranged = 1, 1
+        self.calls, self.arranged, self.memory = 1, 1, ""
         self.samples_us: list[float] = []
         """Mean time of a call, one number a batch."""
         self.event_us: list[float] = []
@@ -130,6 +130,7 @@ class Bench:
         self.arranged = max(sets, 1)
         reply = self.ask({**message, "buffer": "slots" if candidate else "source"})
         self.host.arena_base = int(reply.get("arena", 0) or 0)
+        self.memory = f"{reply.get('used')} bytes of it taken, {reply.get('outside')} more outside"
 
     def layout(self) -> list[tuple[torch.dtype, list[int], list[int]]]:
         """dtype, shape and strides of the outputs of a call, as the process describes those of its last batch."""
@@ -191,7 +192,7 @@ class Bench:
         with self.failures():
             child.post({"do": "batch", "what": self.what, "order": order})
             started = time.perf_counter()
-            child.go_on()
+            child.go_on(spread=bool(order) and not self.host.gpu)
             child.answer(self.timeout_s)
             ended = time.perf_counter()
         child.stop()
@@ -279,6 +280,7 @@ class StoppedBench(Bench):
 
 
 TOO_EARLY, TOO_LATE = "work before the gate", "work after the done flag"
+BUSY = "work while it should stand still"
 CHANGED = "outputs changed after the done flag"
 CLOCKS_DISAGREE = "its own clock disagrees"
 
@@ -295,6 +297,10 @@ class GateBench(Bench):
         """What a small kernel of the supervisor's took after each batch."""
         self.usual_late_s = 400e-6
         """The same when the GPU has just become idle: what it took before there was a candidate."""
+        self.flush_s: list[float] = []
+        """What flushing the L2 cache took before each batch."""
+        self.usual_flush_s = 1e-3
+        """The same before there was a candidate."""
 
     def choose_calls(self) -> None:
         """Also finds out how many calls a stream's queue takes."""
@@ -331,6 +337,7 @@ class GateBench(Bench):
             self.suspect(CLOCKS_DISAGREE, not abs(event_s - net) <= max(CLOCK_SHARE * net, CLOCK_S))
         else:
             self.late_s.append(late_s)
+            self.flush_s.append(early_s)
             self.ask({"do": "drop", "what": self.what})
         self.event_us.append(event_s / len(order) * 1e6)
         self.host_us.append(_number(reply.get("host_us")) / len(order))
@@ -410,6 +417,7 @@ class GateBench(Bench):
         shown = inputs[:MOST_DECOY]
         seconds = self._gpu_seconds(lambda: _decoy_buffer(self.host.device, shown.numel()).copy_(shown))
         flush = self._gpu_seconds(lambda: None)
+        self.suspect(BUSY, flush > self.usual_flush_s * 1.5 + EARLY_S)
         return flush + max(seconds - flush, 0.0) * (inputs.numel() / max(shown.numel(), 1))
 
     def _gpu_seconds(self, work: Callable[[], object]) -> float:
@@ -437,7 +445,8 @@ class GateBench(Bench):
         arena = self.host.buffers["arena"].base
         start, size = address - self.host.arena_base, _extent(shape, strides) * dtype.itemsize
         if not 0 <= start <= start + size <= arena.numel() or start % dtype.itemsize:
-            raise self.failure("error", "an output of a timed call lies outside the memory lent for it.")
+            text = f"an output of a timed call lies outside the {arena.numel()} bytes that were lent for it"
+            raise self.failure("error", f"{text} ({self.memory}).")
         return arena[start : start + size].view(dtype).as_strided(shape, strides)
 
 

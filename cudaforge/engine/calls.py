@@ -59,7 +59,7 @@ class Pool:
     """
 
     def __init__(self, arena: torch.Tensor) -> None:
-        self.base, self.size, self.used = arena.data_ptr(), arena.numel(), 0
+        self.base, self.size, self.used, self.outside = arena.data_ptr(), arena.numel(), 0, 0
         # Kept alive here: torch holds bare addresses.
         self._functions = (
             ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p)(self._allocate),
@@ -73,6 +73,7 @@ class Pool:
         if self.used + size <= self.size:
             self.used += size
             return self.base + self.used - size
+        self.outside += size
         pointer = ctypes.c_void_p()
         cudart().cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(size))
         return pointer.value
@@ -113,6 +114,7 @@ class Calls:
 
     def fill_pool(self, count: int) -> None:
         """One batch as it will be timed, so that the pool has its memory before the gate is closed."""
+        self.held = []  # what is still held would have to be allocated beside it
         if self.pool is not None:
             with self.pool.use():
                 self.held = [self._in_arena(self.call(*self.inputs[i % len(self.inputs)])) for i in range(count)]

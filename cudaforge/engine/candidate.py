@@ -47,7 +47,8 @@ class Runner:
             if message["fresh"]:
                 calls.warm(message["warm_s"])
             calls.fill_pool(message["held"])
-        return {"arena": self.pool.base if self.pool is not None else 0}
+        pool = self.pool
+        return {"arena": pool.base, "used": pool.used, "outside": pool.outside} if pool else {}
 
     def queue(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """GPU: queues a batch behind the gate, says where its outputs will lie and what queueing cost the host."""

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+SPREAD_S = 3e-4
+
 Mapping = tuple[int, int, int, str]
 """Start, end, offset in the file, and path of a mapping."""
 
@@ -53,6 +55,35 @@ def go_on(pid: int) -> None:
     """Lets a stopped process run."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+
+
+def go_on_spread(pid: int) -> None:
+    """Lets a stopped process run with its threads on cores of their own to begin with.
+
+    Threads that wake up together may find themselves on one core, and stay there for the milliseconds that the
+    scheduler takes to notice: a good part of a batch. After a moment each may run wherever it likes again.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        go_on(pid)
+        return
+    others = cores[1:]
+    for i, thread in enumerate(_threads(pid)):
+        _set_cores(thread, {cores[0] if i == 0 else others[(i - 1) % len(others)]})
+    go_on(pid)
+    time.sleep(SPREAD_S)
+    for thread in _threads(pid):
+        _set_cores(thread, set(cores))
+
+
+def _threads(pid: int) -> list[int]:
+    """Thread ids, the main thread first."""
+    return sorted(int(task.name) for task in Path(f"/proc/{pid}/task").glob("*"))
+
+
+def _set_cores(thread: int, cores: set[int]) -> None:
+    with contextlib.suppress(OSError):  # a thread may have ended; a container may refuse
+        os.sched_setaffinity(thread, cores)
 
 
 def _states(pid: int) -> Iterator[str]:

@@ -582,7 +582,8 @@ def timing_buffers(output_specs: list[Spec], count: int, device: str) -> dict[st
     if device == "cpu":
         return found
     # Twice the outputs of a full batch, since segments are split unevenly, and room for what else a call allocates.
-    size = min(2 * count * nbytes(output_specs) + (256 << 20), SET_BYTES["cuda"] * 2 + 4 * nbytes(output_specs))
+    one = nbytes(output_specs)
+    size = min(2 * count * one + (1 << 30), 3 * SET_BYTES["cuda"] + 4 * one)
     return {**found, "arena": Buffer([("uint8", (size,))], device)}
 
 

@@ -123,7 +123,12 @@ class LocalEvaluator:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                    # Its own threads must not spin on cores that what it measures needs; children do not inherit it.
+                    "OMP_WAIT_POLICY": "passive",
+                },
                 start_new_session=True,  # Ctrl-C reaches the run, which ends its evaluator by closing the channel
             )
         theirs.close()

@@ -37,6 +37,8 @@ class Reference(Runner):
         self.model: torch.nn.Module = torch.nn.Identity()
         self.pristine: dict[str, torch.Tensor] = {}
         self.supports: list[recipes.Support] = []
+        self.allowed: tuple[float, float] | None = None
+        """The range of inputs that the task's metadata states."""
 
     def function(self, what: str) -> Any:
         """`eager`, `compile:MODE`, or `nothing`: one tiny kernel, to find the clock's constant."""
@@ -118,8 +120,10 @@ class Reference(Runner):
             self._synchronize()
             eager_s = time.perf_counter() - started
         packed = [_packed(draw) for draw in draws]
-        allowed = tuple(message["input_range"]) if message["input_range"] else None
-        self.supports = [recipes.observe(list(leaf), allowed) for leaf in zip(*(t for _, t in packed), strict=True)]
+        self.allowed = tuple(message["input_range"]) if message["input_range"] else None
+        self.supports = [
+            recipes.observe(list(leaf), self.allowed) for leaf in zip(*(t for _, t in packed), strict=True)
+        ]
         if any(tree != packed[0][0] for tree, _ in packed):
             raise ValueError("get_inputs gives other numbers, strings or structures from one seed to the next")
         if versions != [t._version for t in packed[0][1]]:
@@ -139,13 +143,13 @@ class Reference(Runner):
     def make(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """One trial: inputs and parameters from seeds, shaped by a recipe, and what is expected of them.
 
-        A recipe for which the reference itself gives values that are not finite is not used: the task does not mean
-        such inputs. Returns the recipe that was.
+        A recipe for which the reference itself gives values that are not finite is not used, unless the task states
+        the range of its inputs: it does not mean such inputs. Returns the recipe that was.
         """
         recipe = message["recipe"]
         self._set_parameters(message["parameter_seed"])
         inputs = self._make_inputs(message["seed"], recipe)
-        if recipe != recipes.NATURAL and not self._finite(inputs):
+        if recipe != recipes.NATURAL and not self.allowed and not self._finite(inputs):
             recipe = recipes.NATURAL
             inputs = self._make_inputs(message["seed"])
         self._lend(message["set"], inputs)

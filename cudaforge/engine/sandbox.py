@@ -319,11 +319,11 @@ class Child:
             if not frozen.stop(self.pid):
                 self.kill()  # what cannot be made to stand still cannot be timed
 
-    def go_on(self) -> None:
-        """Lets a stopped child run."""
+    def go_on(self, *, spread: bool = False) -> None:
+        """Lets a stopped child run; `spread`: with its threads on cores of their own to begin with."""
         if self._stopped:
             self._stopped = False
-            frozen.go_on(self.pid)
+            (frozen.go_on_spread if spread else frozen.go_on)(self.pid)
 
     def ask(self, message: dict[str, Any], timeout: float, fds: list[int] | None = None) -> dict[str, Any]:
         """Sends a message and waits for its answer; a stopped child goes on first.

@@ -32,7 +32,7 @@ class Session:
         candidate: CandidateHost | None = None,
         timeout_s: float = 120.0,
         watch: machine.Throttle | None = None,
-        usual_late_s: float = 0.0,
+        before: Session | None = None,
     ) -> None:
         self.watch = watch
         self.throttled, self.groups = 0, 0
@@ -49,8 +49,9 @@ class Session:
                     self.benches[name] = bench.make(host, what, reference, constant_s, timeout_s, waits=True)
         self._arrange_alike()
         for b in self.benches.values():
-            if isinstance(b, GateBench) and usual_late_s:
-                b.usual_late_s = usual_late_s
+            if isinstance(b, GateBench) and before:
+                lates, flushes = before.idle()
+                b.usual_late_s, b.usual_flush_s = lates or b.usual_late_s, flushes or b.usual_flush_s
         self.rng = random.SystemRandom()
         self.reasons = ""
         outputs = range(len(reference.output_specs)) if reference.twin is None else ()
@@ -130,8 +131,18 @@ class Session:
             if strictly and kernel.generation == self.reference.generation:
                 self._compare_strictly(strict)
 
+    def idle(self) -> tuple[float, float]:
+        """What the supervisor's own small kernel, and its flush of the L2 cache, take beside these benches, in seconds;
+        0 where that is not known."""
+        gates = [b for b in self.benches.values() if isinstance(b, GateBench)]
+        found = [[s for b in gates for s in b.late_s], [s for b in gates for s in b.flush_s]]
+        late_s, flush_s = (statistics.median(samples) if samples else 0.0 for samples in found)
+        return late_s, flush_s
+
     def _some(self, count: int, of: int) -> list[int]:
-        return sorted(self.rng.sample(range(max(count, of)), count))
+        """Input sets in order: some of them, the last always: what is put off to the next call shows there."""
+        last = max(count, of) - 1
+        return [*sorted(self.rng.sample(range(last), count - 1)), last]
 
     def _picks(self, orders: dict[str, list[int]]) -> tuple[set[int], int]:
         """Input sets whose outputs are compared with eager's, and the one that is compared strictly, too."""
@@ -139,7 +150,7 @@ class Session:
         both = sorted(set(own) & set(orders.get("eager", own)))
         few = max(min(COMPARED, COMPARED_BYTES // max(nbytes(self.reference.output_specs), 1), len(both)), 1)
         strict = self.rng.choice(own)
-        return {*self.rng.sample(both, few), strict}, strict
+        return {*self.rng.sample(both, few), both[-1], strict}, strict
 
     def _compare(self, names: list[str]) -> None:
         if "eager" not in names or self.kernel.generation != self.eager.generation:
@@ -207,9 +218,3 @@ def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5) -> Se
     for _ in range(batches):
         session.group([what])
     return session
-
-
-def usual_late_s(session: Session) -> float:
-    """What a small kernel of the supervisor's takes after a batch when nothing else runs; 0 on the CPU."""
-    lates = [late for b in session.benches.values() if isinstance(b, GateBench) for late in b.late_s]
-    return statistics.median(lates) if lates else 0.0

@@ -35,7 +35,7 @@ from cudaforge.engine.hosts import (
 from cudaforge.engine.lease import lease
 from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
 from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation, kill_all
-from cudaforge.engine.session import Session, alone, usual_late_s
+from cudaforge.engine.session import Session, alone
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
     Attribution,
@@ -230,9 +230,8 @@ class Supervisor:
                 with stages("attribution"):
                     traced = self._traced(candidate, kernel, built)
                 with stages("timing"):
-                    late_s = usual_late_s(before) if before else 0.0
                     eager_only: dict[str, tuple[Host, str]] = {"eager": (reference, "eager")}
-                    session = Session(reference, eager_only, candidate, options.run_timeout_s, usual_late_s=late_s)
+                    session = Session(reference, eager_only, candidate, options.run_timeout_s, before=before)
                     session.screen(options.time_budget_s)
                     if before:
                         _not_slowed(session, before)
@@ -493,7 +492,7 @@ class Supervisor:
             candidate,
             options.run_timeout_s,
             watch=machine.Throttle(self.where),
-            usual_late_s=usual_late_s(before),
+            before=before,
         )
         session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S)
         return session, _not_slowed(session, before) or session.unstable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -36,6 +37,8 @@ class Finding(_Frozen):
     reason: str = ""
     speedup: float | None = None
     """Over eager, where it PASSED."""
+    seconds: float = 0.0
+    stages_s: dict[str, float] = {}
     after: Outcome | None = None
     """What the known-good kernel got just after an attack on the harness."""
     naive: NaiveResult | None = None
@@ -145,7 +148,7 @@ async def run(
         for number, case in enumerate(cases, 1):
             finding = await _examine(evaluator, case, options)
             if after_attacks and good is not None and "harness" in case.families:
-                after = await _examine(evaluator, good, options)
+                after = await _examine(evaluator, good, options.model_copy(update={"trials": 2}))
                 finding = finding.model_copy(update={"after": after.outcome})
             if harness is not None:
                 said = await asyncio.to_thread(harness.judge, case.task_file, case.kernel)
@@ -174,6 +177,7 @@ async def _examine(evaluator: Evaluator, case: Case, options: EvaluateOptions) -
     key = f"selftest-{case.name}-{secrets.token_hex(8)}"  # of its own each time: no earlier result may answer
     request = EvaluateRequest(key=key, task=case.task, kernel=case.kernel, options=options)
     found: Evaluation | None = None
+    started = time.monotonic()
     try:
         found = await evaluator.evaluate(request)
         outcome = judge(case, found, found.speedup)
@@ -189,4 +193,6 @@ async def _examine(evaluator: Evaluator, case: Case, options: EvaluateOptions) -
         verdict=found.verdict if found else None,
         reason=found.reason if found else "",
         speedup=found.speedup.eager.value if found and found.speedup else None,
+        seconds=round(time.monotonic() - started, 2),
+        stages_s=found.stages_s if found else {},
     )

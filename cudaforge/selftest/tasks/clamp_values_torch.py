@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-CUDAFORGE = {"allow_libraries": True}
+CUDAFORGE = {"allow_libraries": True, "input_range": [-20.0, 20.0]}
 
 rows, columns = 512, 1024
 

@@ -11,6 +11,9 @@ class Model(nn.Module):
         return torch.log(x)
 
 
+CUDAFORGE = {"input_range": [0.0, 1.0]}
+
+
 def get_inputs():
     return [torch.rand(rows, columns)]
 

@@ -11,6 +11,9 @@ class Model(nn.Module):
         return x / y
 
 
+CUDAFORGE = {"input_range": [0.0, 2.0]}
+
+
 def get_inputs():
     return [torch.rand(rows, columns) + 0.5, torch.rand(rows, columns)]
 
