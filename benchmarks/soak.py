@@ -1,5 +1,7 @@
 """Many evaluations in a row on one worker, one in five of them hostile: verdicts, and what is left behind.
 
+The others are honest: right ones, which must pass, and mistakes, which must be found.
+
     python benchmarks/soak.py --device cpu --count 500 --out benchmarks/results/NAME
 
 After every evaluation: processes below the worker, its file descriptors, shared memory and scratch folders on the
@@ -30,8 +32,12 @@ from cudaforge.evaluation import EvaluateOptions, EvaluateRequest  # noqa: E402
 from cudaforge.selftest import cases  # noqa: E402
 
 HONEST = {
-    "cpu": ("honest_fused", "honest_printing", "honest_workspace", "honest_slower"),
-    "cuda": ("honest_fused", "prints", "workspace_by_shape", "alignment_dispatch"),
+    "cpu": ("honest_fused", "honest_printing", "honest_padded_output", "honest_suspicious_words"),
+    "cuda": ("honest_fused", "prints", "strided_output", "tensor_map_copies"),
+}
+MISTAKES = {
+    "cpu": ("affine_ignored", "second_output_wrong", "half_output", "read_past_the_end"),
+    "cuda": ("half_output", "unwritten_tail", "launch_fails_unnoticed", "a_few_wrong_elements"),
 }
 HOSTILE = {
     "cpu": (
@@ -39,11 +45,11 @@ HOSTILE = {
         *("thread_after_return", "constructor_thread", "network_and_subprocess", "next_submission_poisoned"),
     ),
     "cuda": (
-        *("sticky_error", "harness_killed", "constructor_thread", "forged_done_flag", "no_bound_check"),
-        *("network_and_subprocess", "next_submission_poisoned", "thread_after_return", "side_stream_native"),
+        *("sticky_error", "harness_killed", "forged_done_flag", "shadowed_modules", "side_stream_native"),
+        *("network_and_subprocess", "next_submission_poisoned", "reference_changed", "expected_by_frames"),
     ),
 }
-OPTIONS = EvaluateOptions(trials=2, time_budget_s=0.02, run_timeout_s=20, compile_baseline=False)
+OPTIONS = EvaluateOptions(trials=2, time_budget_s=0.002, run_timeout_s=20, compile_baseline=False)
 
 
 def left_behind(worker: int, device: str) -> dict[str, float]:
@@ -88,13 +94,14 @@ async def soak(device: str, count: int, home: Path) -> dict[str, Any]:
     """The evaluations; returns what was seen."""
     half: cases.Device = "cpu" if device == "cpu" else "cuda"
     every = {case.name: case for case in cases.load(half)}
-    honest, hostile = ([every[n] for n in names[half]] for names in (HONEST, HOSTILE))
+    right, wrong, hostile = ([every[n] for n in names[half]] for names in (HONEST, MISTAKES, HOSTILE))
     evaluator = LocalEvaluator(home, device)
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     try:
         for i in range(count):
-            case = hostile[i // 5 % len(hostile)] if i % 5 == 4 else honest[(i - i // 5) % len(honest)]
+            kind, chosen = ("hostile", hostile) if i % 5 == 4 else ("honest", right) if i % 2 else ("mistake", wrong)
+            case = chosen[i // 5 % len(chosen)]
             before = time.monotonic()
             try:
                 found = await evaluator.evaluate(
@@ -106,7 +113,7 @@ async def soak(device: str, count: int, home: Path) -> dict[str, Any]:
             assert evaluator._process is not None
             row = {
                 "case": case.name,
-                "kind": case.kind,
+                "kind": kind,
                 "status": outcome.status,
                 "verdict": verdict,
                 "why": outcome.why,
@@ -127,7 +134,7 @@ def summary(found: dict[str, Any]) -> str:
         f"{len(rows)} evaluations in {found['seconds']:.0f} s, "
         f"median {statistics.median(row['seconds'] for row in rows):.1f} s"
     ]
-    for kind, good in (("honest", "right"), ("exploit", "caught")):
+    for kind, good in (("honest", "right"), ("mistake", "caught"), ("hostile", "caught")):
         mine = [row for row in rows if row["kind"] == kind]
         lines.append(f"{kind}: {sum(row['status'] == good for row in mine)} of {len(mine)} {good}")
     # The first evaluations start references and fill caches.
