@@ -34,8 +34,8 @@ SMALL_US = 15.0
 TRACED_CALLS = 5
 SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
-FEWEST = 8
-"""With fewer samples in own and library code nothing can be said."""
+ENOUGH, LONGEST_S, FEWEST = 24, 10.0, 8
+"""Samples in own and library code that are waited for, and how long; with fewer than FEWEST nothing can be said."""
 SLOWER_WHEN_TRACED, FASTER_WHEN_TRACED, SLACK_US, LAUNCH_US = 2.0, 0.2, 5.0, 3.0
 """Kernels that take so much longer, or with the gaps between launches so much less, while traced than the whole call
 behind the gate are not the ones that ran there. Traced calls find their inputs in the cache."""
@@ -57,7 +57,7 @@ LIBRARY_FILES = re.compile(
 )
 NEUTRAL_FILES = re.compile(
     r"(libgomp|libiomp|libomp|libc|libm|libstdc\+\+|libgcc_s|ld-linux.*|libpthread|libpython.*|libtorch_python|libc10.*|"
-    r"libtvm_ffi.*|libcuda|libcudart|libdl|librt)[-.\d]*(\.so[.\d]*)?$|python[\d.]*$|\[vdso\]$|.*\.cpython-.*\.so$|"
+    r"libtvm_ffi.*|libcuda|libcudart|libdl|librt)(-[\da-f]+)?[-.\d]*(\.so[.\d]*)?$|python[\d.]*$|\[vdso\]$|.*\.cpython-.*\.so$|"
     r"core.*\.so$"
 )
 """Names of files that are waiting, interpreting or dispatching: neither side's work."""
@@ -176,7 +176,10 @@ def on_cpu(session: Session, built: Built) -> Attribution:
     expected_s = statistics.median(bench.samples_us) * 1e-6 * bench.calls
     cpu_s: list[float] = []
     seen, started = 0, time.monotonic()
-    while seen < SAMPLES and time.monotonic() - started < SAMPLED_S:
+    while True:
+        elapsed = time.monotonic() - started
+        if (seen >= SAMPLES or elapsed > SAMPLED_S) and (tally.own + tally.library >= ENOUGH or elapsed > LONGEST_S):
+            break
         session.reference.fill(bench.calls)
         bench.give(range(bench.calls))
         before = frozen.cpu_seconds(child.pid)

@@ -26,6 +26,8 @@ from cudaforge.evaluation import Samples
 BATCH_S = {"cpu": 0.015, "gate": 2.5e-3, "host": 5e-3}
 """How long a batch of calls should last at least: the uncertainty of the clock's constant (microseconds on a GPU, some
 tens of them on a CPU) is lost in it."""
+FEWEST_CALLS, SLOW_S = 3, 0.05
+"""Calls of a batch at least, unless one alone takes so long: the first one finds the device in another state."""
 QUEUE_S = 3.0
 """Queueing a batch takes milliseconds. One that has not come back by then waits for the GPU on the host."""
 TRIES = 2
@@ -107,7 +109,8 @@ class Bench:
         # A single call says little: the first ones after a pause are slow. So the batch grows until it lasts.
         for tries in range(4):
             once = max(min(self._trial() for _ in range(3 - min(tries, 2))), 1e-6)
-            wanted = max(min(round(BATCH_S[self.kind] / once + 0.5), most), 1)
+            least = FEWEST_CALLS if once < SLOW_S else 1
+            wanted = max(min(max(round(BATCH_S[self.kind] / once + 0.5), least), most), 1)
             if tries and wanted < 1.5 * self.calls:
                 break
             self.calls = max(wanted, self.calls)
@@ -129,7 +132,7 @@ class Bench:
         message = {"do": "arrange", "what": self.what, "sets": entries, "warm_s": warm_s, "held": held, "fresh": fresh}
         self.arranged = max(sets, 1)
         reply = self.ask({**message, "buffer": "slots" if candidate else "source"})
-        self.host.arena_base = int(reply.get("arena", 0) or 0)
+        self.host.arena_base = reply["arena"] if isinstance(reply.get("arena"), int) else 0
         self.memory = f"{reply.get('used')} bytes of it taken, {reply.get('outside')} more outside"
 
     def layout(self) -> list[tuple[torch.dtype, list[int], list[int]]]:

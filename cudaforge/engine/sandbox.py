@@ -398,12 +398,14 @@ class Child:
 
     def kill(self) -> None:
         """Ends the process, its group and everything in its pid namespace. Idempotent."""
-        for pid in {self.pid, self._reaper} - {0}:
-            if self._code is None:
+        # The caged process first: its reaper then collects it and ends as it did. One that does not is killed, too.
+        for pid, seconds in ((self.pid, 2.0), (self._reaper, 10.0)):
+            if pid and self._code is None:
                 for end in (os.killpg, os.kill):
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         end(pid, signal.SIGKILL)
-        self.exit_code(10.0)
+                if self.exit_code(seconds) is not None:
+                    return
 
     def wait(self, timeout: float) -> int:
         """Waits for the process to end by itself; kills it after `timeout` seconds. Returns its exit code."""

@@ -176,9 +176,7 @@ def test_the_papers_metric_set_says_what_it_substituted(supervisor: Supervisor) 
 
 
 def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
-    found = supervisor.handle(
-        VerifyRequest(key="v", task=LIBRARIES, kernel=module(RIGHT), options=QUICK, processes=2)
-    )
+    found = supervisor.handle(VerifyRequest(key="v", task=LIBRARIES, kernel=module(RIGHT), options=QUICK, processes=2))
     assert found.evaluation.passed and found.aa is not None
     assert 0.9 < found.aa.value < 1.1
     speedup = found.evaluation.speedup

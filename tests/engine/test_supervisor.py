@@ -201,8 +201,64 @@ def test_verification_interleaves_and_has_a_control(supervisor: Supervisor) -> N
     assert found.aa is not None and found.aa.low <= found.aa.value <= found.aa.high
     assert found.evaluation.correctness.trials == 4
     slower = supervisor.handle(
-        VerifyRequest(
-            key="w", task=LIBRARIES, kernel=module("sum(range(20000)); " + RIGHT), options=QUICK, processes=1
-        )
+        VerifyRequest(key="w", task=LIBRARIES, kernel=module("sum(range(20000)); " + RIGHT), options=QUICK, processes=1)
     )
     assert slower.evaluation.passed and not slower.win
+
+
+def test_the_clock_is_the_supervisors_whatever_the_kernel_does_to_its_own(supervisor: Supervisor) -> None:
+    patch = "import time\ntime.perf_counter = time.monotonic = time.time = lambda: 0.0\n"
+    found = evaluate(supervisor, module("time.sleep(0.004); " + RIGHT, before=patch))
+    assert found.passed, found.reason
+    assert found.time_us is not None and 4000 <= found.time_us < 8000
+    assert found.speedup is not None and found.speedup.eager.high < 1
+
+
+def test_a_result_remembered_from_earlier_inputs_is_seen_in_timed_calls(supervisor: Supervisor) -> None:
+    """Honest for as long as it is checked, then by the values of a few elements: they never come again."""
+    remembers = (
+        "self.n = getattr(self, 'n', 0) + 1\nself.seen = getattr(self, 'seen', {})\nkey = x.data_ptr()\n"
+        "if self.n < 12 or key not in self.seen: self.seen[key] = x * self.weight + y\nreturn self.seen[key].clone()"
+    )
+    found = evaluate(supervisor, module(remembers))
+    assert (found.verdict, found.rule) == (Verdict.REJECTED, "timed calls are wrong"), found.reason
+
+
+def test_a_task_without_a_single_right_answer_is_refused(supervisor: Supervisor) -> None:
+    source = scale_add().source.replace(
+        "return x * self.weight + y", "return torch.dropout(x * self.weight + y, 0.5, True)"
+    )
+    with pytest.raises(TaskError, match="no single right answer"):
+        evaluate(supervisor, module(RIGHT), Task.parse(source, name="random"))
+
+
+def test_a_task_that_a_cheap_answer_would_pass_is_flagged(supervisor: Supervisor) -> None:
+    source = scale_add().source.replace("return x * self.weight + y", "return x * 1.0")
+    task = Task.parse(
+        source.replace("def forward(self, x, y)", "def forward(self, x, y)"),
+        name="identity",
+        beside={"allow_libraries": True},
+    )
+    found = evaluate(supervisor, module("return x * 1.0"), task)
+    assert found.passed and found.correctness is not None
+    assert any("input 0 itself would pass" in flag for flag in found.correctness.flags), found.correctness.flags
+    assert any("does not depend on input 1" in flag for flag in found.correctness.flags)
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        ("import os; os.fork()", "Operation not permitted"),
+        ("import subprocess; subprocess.run(['true'])", "Operation not permitted"),
+        ("open('/etc/cudaforge-was-here', 'w')", "Error"),
+        ("open(__file__, 'a')", "Error"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9), 1)", "Error"),
+        ("import os; os.kill(os.getppid() or 1, 9)", "Error"),
+    ],
+)
+def test_what_a_cage_forbids_is_an_error_of_the_kernel_and_the_next_is_right(
+    supervisor: Supervisor, attack: str, words: str
+) -> None:
+    found = evaluate(supervisor, module(f"{attack}\n{RIGHT}"))
+    assert found.verdict is Verdict.RUNTIME_ERROR and words in found.reason, found.reason
+    assert evaluate(supervisor, module("return x + y")).verdict is Verdict.INCORRECT

@@ -1,0 +1,125 @@
+"""Whose code did the work: names, files, and the rule that follows."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.tasks import cpp, module, scale_add
+
+from cudaforge.engine.attribution import FREE, LIBRARY_NAMES, NEUTRAL_FILES, is_own, rule
+from cudaforge.engine.supervisor import Supervisor
+from cudaforge.engine.symbols import Symbols
+from cudaforge.evaluation import Attribution, EvaluateOptions, EvaluateRequest, Verdict
+from cudaforge.kernel import Kernel, Language
+
+QUICK = EvaluateOptions(trials=2, time_budget_s=0.02, run_timeout_s=20, compile_baseline=False)
+
+
+def gpu(own: float, library: float, **more: float) -> Attribution:
+    return Attribution(how="", own=own, library=library, free=1 - own - library, launches=1, **more)
+
+
+@pytest.mark.parametrize(
+    ("found", "time_us", "words"),
+    [
+        (gpu(1.0, 0.0, traced_us=10), 11.0, ""),
+        (gpu(0.95, 0.05, traced_us=10), 11.0, ""),
+        (gpu(0.05, 0.95, traced_us=10), 11.0, "95% of the device time"),
+        (gpu(0.0, 0.0, traced_us=10), 11.0, "0% of the device time"),
+        (gpu(1.0, 0.0, traced_us=100), 20.0, "what was traced is not what was timed"),
+        (gpu(1.0, 0.0, traced_us=1), 2000.0, "what was traced is not what was timed"),
+    ],
+)
+def test_the_rule_on_a_gpu(found: Attribution, time_us: float, words: str) -> None:
+    why = rule(found, time_us, gpu=True)
+    assert words in why and bool(why) == bool(words)
+
+
+def cpu(own: float, library: float, samples: float = 100, watched: float = 100, timed: float = 100) -> Attribution:
+    more = {"samples": samples, "traced_us": watched, "timed_cpu_us": timed}
+    return Attribution(how="", own=own, library=library, free=1 - own - library, **more)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (cpu(0.9, 0.1), ""),
+        (cpu(0.1, 0.9), "90% of the time"),
+        (cpu(0.2, 0.2), "20% of the time"),
+        (cpu(0.3, 0.05), ""),
+        (cpu(0.0, 1.0, samples=3), ""),
+        (cpu(1.0, 0.0, watched=1000), "what was watched is not what was timed"),
+    ],
+)
+def test_the_rule_on_the_cpu(found: Attribution, words: str) -> None:
+    why = rule(found, 100.0, gpu=False)
+    assert words in why and bool(why) == bool(words)
+
+
+def test_a_call_that_only_costs_what_calling_torch_costs_is_not_held_against_it() -> None:
+    assert rule(cpu(0.2, 0.8, watched=10, timed=10), 12.0, gpu=False) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvjet_hsh_128x128_64x4_1x2_h_bz_TNT",
+        "sm80_xmma_gemm_f32f32",
+        "_ZN2at6native29vectorized_elementwise_kernelILi4E",
+    ],
+)
+def test_names_of_libraries_are_nobody_elses(name: str) -> None:
+    kernel = Kernel.of(Language.MODULE, {"model.py": f"__global__ void {name}() {{}}"})
+    assert LIBRARY_NAMES.search(name) and not is_own(name, {name}, kernel)
+
+
+def test_own_kernels_are_those_in_a_binary_or_compiled_from_the_source_at_run_time() -> None:
+    kernel = Kernel.of(Language.MODULE, {"model.py": "src = '''__global__ void twice(float* x) {}'''"})
+    assert is_own("_Z5otherPf", {"_Z5otherPf"}, kernel)
+    assert is_own("_Z5twicePf", set(), kernel) and is_own("twice", set(), kernel)
+    assert not is_own("_Z6tricesPf", set(), kernel)
+    commented = Kernel.of(Language.MODULE, {"model.py": "# __global__ void twice(float* x)\nx = 1"})
+    assert not is_own("twice", set(), commented)
+
+
+def test_copying_and_filling_are_free_and_waiting_is_nobodys() -> None:
+    assert FREE.search("_ZN2at6native25unrolled_elementwise_kernelIZZZNS0_23direct_copy_kernel_cuda") and FREE.search(
+        "[memset]"
+    )
+    for name in ("libgomp-98e2abe1.so.1.0.0", "libc.so.6", "libpython3.11.so.1.0", "python3.11", "[vdso]"):
+        assert NEUTRAL_FILES.match(name), name
+    for name in ("libtorch_cpu.so", "libmkl_core.so.2", "libopenblas.so.0", "kernel-native-12.so"):
+        assert not NEUTRAL_FILES.match(name), name
+
+
+def test_symbols_of_a_library_are_read_and_found_by_offset(tmp_path: Path) -> None:
+    source = tmp_path / "s.cpp"
+    source.write_text('extern "C" int first(int x) { return x + 1; }\nint second(int x) { return first(x) * 2; }\n')
+    library = tmp_path / "s.so"
+    subprocess.run(["g++", "-O0", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    symbols = Symbols(library)
+    assert {"first", "_Z6secondi"} <= symbols.functions()
+    i = [symbols._name(k) for k in range(len(symbols.addresses))].index("first")
+    offset = next(
+        o + symbols.addresses[i] - a for o, e, a in symbols._segments if a <= symbols.addresses[i] < a + e - o
+    )
+    assert symbols.at(offset + 2) == "first"
+    assert Symbols(source).functions() == set()
+
+
+def test_the_work_of_pytorch_is_no_custom_kernel(supervisor: Supervisor) -> None:
+    large = scale_add().source.replace("rows, columns = 64, 100", "rows, columns = 1024, 1024")
+    task = scale_add().model_copy(update={"source": large})
+    request = EvaluateRequest(key="k", task=task, kernel=module("return x * self.weight + y"), options=QUICK)
+    found = supervisor.handle(request)
+    assert (found.verdict, found.rule) == (Verdict.REJECTED, "no custom kernel"), found.reason
+    assert "library code" in found.reason
+
+
+def test_a_kernel_of_its_own_is_seen_to_do_the_work(supervisor: Supervisor) -> None:
+    found = supervisor.handle(EvaluateRequest(key="k", task=scale_add(), kernel=cpp(), options=QUICK))
+    assert found.passed, found.reason
+    attribution = found.workloads[0].attribution
+    assert attribution is not None and attribution.own > attribution.library

@@ -1,0 +1,52 @@
+"""Guard bands around what torch allocates while outputs are checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cudaforge.engine.calls import poisoned_allocations
+from cudaforge.engine.guards import GUARD, GuardedAllocations
+
+
+def beyond(tensor: torch.Tensor, elements: int) -> None:
+    """Writes `elements` elements behind (or, negative, before) a tensor, as a kernel with a pointer would."""
+    start = tensor.numel() if elements > 0 else elements
+    storage = torch.tensor([], dtype=tensor.dtype).set_(tensor.untyped_storage())
+    at = tensor.storage_offset() + start
+    storage[at : at + abs(elements)] = 1.0
+
+
+@pytest.mark.parametrize("elements", [1, 3, -1, GUARD // 8])
+def test_a_write_beyond_an_allocation_is_seen(elements: int) -> None:
+    with torch.inference_mode(), GuardedAllocations() as guarded:
+        out = torch.empty(100)
+        out.fill_(2.0)
+    assert guarded.overrun() == ""
+    with torch.inference_mode():
+        beyond(out, elements)
+    assert ("behind its end" if elements > 0 else "before its start") in guarded.overrun()
+
+
+def test_guarded_tensors_are_what_was_asked_for() -> None:
+    like = torch.randn(6, 4).t()
+    with torch.inference_mode(), GuardedAllocations() as guarded:
+        for made, wanted in (
+            (torch.empty_like(like), like),
+            (torch.zeros(3, 5, dtype=torch.float16), torch.zeros(3, 5, dtype=torch.float16)),
+            (torch.full((2, 2), 7), torch.full((2, 2), 7)),
+            (torch.empty_strided((4, 3), (6, 2)), torch.empty_strided((4, 3), (6, 2))),
+            (torch.empty(0), torch.empty(0)),
+        ):
+            assert (made.shape, made.stride(), made.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
+            assert type(made) is torch.Tensor and made.data_ptr() % 64 == 0
+            if wanted.numel() and wanted.is_contiguous() and wanted.abs().max() < 10 and made.dtype != torch.float32:
+                assert torch.equal(made, wanted)
+    assert guarded.overrun() == ""
+
+
+def test_unwritten_elements_stay_poisoned() -> None:
+    with torch.inference_mode(), poisoned_allocations(), GuardedAllocations():
+        out = torch.empty(50)
+        out[:20] = 1.0
+    assert bool(torch.isnan(out[20:]).all()) and bool((out[:20] == 1).all())
