@@ -205,10 +205,10 @@ class WorkloadTiming(Frozen):
     compile: Samples | None = None
     speedup: Speedup
     attribution: Attribution | None = None
-    aids: dict[str, float] = {}
-    """Further medians in microseconds a call, none of which counts: `events_us` (the process's own events),
-    `enqueue_us` (what queueing a call costs the host), `warm_us` (the same inputs again and again), `end_to_end_us`
-    (one call by itself, launch and wait included)."""
+    aids: dict[str, Interval] = {}
+    """Further medians in microseconds a call with their spread, none of which counts: `events_us` (the process's own
+    events), `enqueue_us` (what queueing a call costs the host), `warm_us` (the same inputs again and again),
+    `end_to_end_us` (one call by itself, with waking up, launching and waiting)."""
 
 
 class SeedCommitment(Frozen):

@@ -170,7 +170,7 @@ def attribution(found: Attribution) -> str:
 
 def _clock(timing: WorkloadTiming) -> str:
     """The clock, and times that do not count."""
-    aids = [f"{AIDS.get(name, name)} {output.microseconds(us)}" for name, us in timing.aids.items()]
+    aids = [f"{AIDS.get(name, name)} {output.microseconds(us.value)}" for name, us in timing.aids.items()]
     words = f"clock: {output.clean(timing.kernel.clock)}"
     return words + (f"; aside, a call: {', '.join(aids)}" if aids else "")
 

@@ -21,7 +21,7 @@ from cudaforge.engine import frozen, gate, timing
 from cudaforge.engine.hosts import CandidateFailed, CandidateHost, Host, ReferenceHost
 from cudaforge.engine.sandbox import ChildDied, ChildError, ChildTimeout
 from cudaforge.errors import EvaluatorError
-from cudaforge.evaluation import Samples
+from cudaforge.evaluation import Interval, Samples
 
 BATCH_S = {"cpu": 0.015, "gate": 2.5e-3, "host": 5e-3}
 """How long a batch of calls should last at least: the uncertainty of the clock's constant (microseconds on a GPU, some
@@ -40,6 +40,8 @@ take turns on a GPU, so work of the candidate's delays the supervisor's own by a
 CLOCK_SHARE, CLOCK_S = 0.1, 40e-6
 """How far a process's own events may be from the gate; beyond is no noise."""
 
+ASIDE = 5
+"""How often times that do not count are taken."""
 MOST_DECOY = 1 << 30
 MOST_SPREAD = 16
 """Strided outputs may lie so many times wider than their elements need."""
@@ -62,6 +64,8 @@ class Bench:
         """Mean time of a call, one number a batch."""
         self.event_us: list[float] = []
         self.host_us: list[float] = []
+        self.warm_us: list[float] = []
+        self.single_us: list[float] = []
         self.spent_s = 0.0
         self.batches = 0
         self.dropped = 0
@@ -210,10 +214,27 @@ class Bench:
             return CandidateFailed(kind, reason, error=error, stage="timing")
         return EvaluatorError(f"the baseline {self.what} cannot be timed: {reason}")
 
-    def aids(self) -> dict[str, float]:
-        """Further times in microseconds a call: by the process's own events, and what queueing cost the host."""
-        found = {"events_us": self.event_us, "enqueue_us": self.host_us}
-        return {name: statistics.median(values) for name, values in found.items() if values}
+    def look_aside(self) -> None:
+        """Measures what does not count: calls on one and the same input, and single calls from launch to result."""
+        for _ in range(ASIDE):
+            self.warm_us.append(max(self._same_input(), 1e-9) * 1e6)
+            self.single_us.append(max(self.timed([0]), 1e-9) * 1e6)
+        self.host.child.stop()
+
+    def _same_input(self) -> float:
+        """Seconds a call of a batch that is called on its first input set again and again."""
+        return (self.timed([0] * self.calls) - self.constant_s) / self.calls
+
+    def aids(self) -> dict[str, Interval]:
+        """Times in microseconds a call that do not count, each with its spread."""
+        found = {
+            "events_us": self.event_us,
+            "enqueue_us": self.host_us,
+            "warm_us": self.warm_us,
+            "end_to_end_us": self.single_us,
+        }
+        spreads = {name: timing.median_interval(values) for name, values in found.items() if values}
+        return {name: Interval(value=v, low=low, high=high) for name, (v, low, high) in spreads.items()}
 
 
 class _Failures:
@@ -346,6 +367,12 @@ class GateBench(Bench):
         self.host_us.append(_number(reply.get("host_us")) / len(order))
         return net / len(order)
 
+    def _same_input(self) -> float:
+        ticket = self._queue([0] * self.calls)[0]
+        seconds = self._through(ticket) - self.constant_s
+        self._event_s()
+        return seconds / self.calls
+
     def _event_s(self) -> float:
         return _number(self.ask({"do": "event_us", "what": self.what}).get("event_us")) * 1e-6
 
@@ -474,6 +501,9 @@ class HostBench(GateBench):
         Bench.choose_calls(self)
         self.timed(list(range(self.calls)))
         self.shapes = self.layout()
+
+    def _same_input(self) -> float:
+        return (self.timed([0] * self.calls) - self.constant_s) / self.calls
 
     def _trial(self) -> float:
         return self.timed([i % self.arranged for i in range(self.calls)]) / self.calls

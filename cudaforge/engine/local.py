@@ -211,6 +211,7 @@ def main() -> None:
             break
     if supervisor is not None:
         supervisor.close()
+    kill_all()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from cudaforge.engine.hosts import (
 )
 from cudaforge.engine.lease import lease
 from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
-from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation, kill_all
+from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation
 from cudaforge.engine.session import Session, alone
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
@@ -559,11 +559,10 @@ class Supervisor:
             found.close()
 
     def close(self) -> None:
-        """Ends the reference processes and the one that forks them. Idempotent."""
+        """Ends the reference processes. Idempotent."""
         for reference in self.references.values():
             reference.close()
         self.references = {}
-        kill_all()
 
 
 def _timing(

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from support.records import evaluation, incorrect, profile
 
 from cudaforge.cli import found
-from cudaforge.evaluation import Attribution, Correctness, Evaluation, OutputError, Share
+from cudaforge.evaluation import Attribution, Correctness, Evaluation, Interval, OutputError, Share
 
 
 def words(part: RenderableType) -> str:
@@ -39,6 +39,10 @@ def test_missing_counters_are_explained_unless_it_was_said_before() -> None:
     assert "ncu is not permitted" not in words(found.profile(bare, counters=False))
 
 
+def spread(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
+
+
 def timed(**changes: object) -> Evaluation:
     """A PASSED evaluation whose one workload has these fields."""
     passed = evaluation()
@@ -52,7 +56,7 @@ def test_a_kernel_that_passed_shows_whose_code_did_the_work_and_by_which_clock()
         Share(name="[memcpy]", kind="free", share=0.02),
     )
     who = Attribution(how="CUPTI, traced calls", own=0.9, library=0.08, free=0.02, top=top, launches=3)
-    text = words(found.evaluation(timed(attribution=who, aids={"events_us": 9.75, "enqueue_us": 4.0})))
+    text = words(found.evaluation(timed(attribution=who, aids={"events_us": spread(9.75), "enqueue_us": spread(4.0)})))
     assert "work done by own code 90%, libraries 8%, copying and filling 2%; 3 launches a call" in text
     assert "8% gemv_k<float>" in text and "softmax" not in text
     assert "clock: cpu; aside, a call: its own events 9.75 µs, queueing on the host 4 µs" in text
