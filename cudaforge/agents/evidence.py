@@ -36,6 +36,15 @@ RULES = {
     "impossible time": (
         "The time is less than moving the bytes takes. Some of the work was not done, or not in the timed calls."
     ),
+    "hides its work": (
+        "What it launches could not be traced, though this machine can trace: leave CUPTI and the profiler alone."
+    ),
+    "traced calls are wrong": (
+        "The output was wrong while its launches were traced. It must do the same whether it is looked at or not."
+    ),
+    "work while it should stand still": (
+        "The GPU was busy for it while nothing of it was asked for. Leave no kernel running after forward has returned."
+    ),
     "work before the gate": (
         "The GPU was busy before the timed calls were let go. Start nothing of your own accord: no threads, no side "
         "streams that nothing orders behind the caller's, no kernels that wait for data."

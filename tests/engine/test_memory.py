@@ -36,14 +36,15 @@ def test_poison_is_nan_in_every_float_format() -> None:
         buffer.close()
 
 
-def test_the_checksum_sees_a_change_and_a_swap() -> None:
-    buffer = Buffer([("float32", (1000,))], "cpu")
-    buffer.tensor(0).copy_(torch.randn(1000))
-    before = buffer.checksum()
-    assert buffer.checksum() == before
-    first, last = buffer.tensor(0)[0].clone(), buffer.tensor(0)[999].clone()
-    buffer.tensor(0)[0], buffer.tensor(0)[999] = last, first
-    assert buffer.checksum() != before
+def test_poison_and_guards_of_the_first_slots_alone() -> None:
+    buffer = Buffer([("float32", (10,))] * 4, "cpu", guard=GUARD)
+    buffer.poison(2)
+    assert buffer.guards_intact(2) and bool(torch.isnan(buffer.tensor(1)).all())
+    buffer.tensor(1).fill_(1.0)
+    assert buffer.guards_intact(2), "what lies in a slot is not guarded"
+    buffer.base[buffer.slots[1].offset + buffer.slots[1].nbytes] = 0
+    assert not buffer.guards_intact(2)
+    assert bytes(buffer.raw(1).tolist()) == bytes(buffer.tensor(1).view(torch.uint8).tolist())
     buffer.close()
 
 

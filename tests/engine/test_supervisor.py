@@ -114,7 +114,7 @@ def test_a_parameter_that_is_ignored_is_seen_though_it_is_one_by_default(supervi
 
 
 def test_right_when_checked_and_wrong_when_timed_is_rejected(supervisor: Supervisor) -> None:
-    lazy = "self.n = getattr(self, 'n', 0) + 1\nreturn x * self.weight + y if self.n <= 2 else x"
+    lazy = "self.n = getattr(self, 'n', 0) + 1\nreturn x * self.weight + y if self.n <= 8 else x"
     found = evaluate(supervisor, module(lazy))
     assert (found.verdict, found.rule) == (Verdict.REJECTED, "timed calls are wrong")
 
@@ -125,7 +125,7 @@ def test_an_endless_kernel_times_out_and_the_next_is_right(supervisor: Superviso
     # A Python-only kernel builds itself while it runs, so the build's time limit holds for it.
     options = options.model_copy(update={"build_timeout_s": 6.0})
     found = supervisor.evaluate(LIBRARIES, module("while True: pass"), options)
-    assert (found.verdict, found.rule) == (Verdict.TIMEOUT, "check")
+    assert (found.verdict, found.rule) == (Verdict.TIMEOUT, "build")
     assert time.monotonic() - started < 60
     assert evaluate(supervisor, module(RIGHT)).passed
 
