@@ -100,6 +100,7 @@ def task_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.timeout(900)
 def test_optimize_against_a_server_makes_a_verified_kernel_that_can_be_imported(
     tmp_path: Path, task_file: Path, environment: dict[str, str]
 ) -> None:
@@ -112,7 +113,7 @@ def test_optimize_against_a_server_makes_a_verified_kernel_that_can_be_imported(
             env=environment,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=800,
             check=False,
         )
         prompts = [json.dumps(request.body) for request in server.requests]

@@ -24,6 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("local-home")
 
 
+@pytest.mark.timeout(900)
 def test_it_keeps_the_contract_of_the_port(home: Path) -> None:
     case = Case(scale_add(), cpp(), cpp(KERNEL_CPP.replace("rows =", "rows ==")), options=QUICK)
 
