@@ -10,7 +10,7 @@ import typer
 from cudaforge.cli.output import EvaluatorOption, Home, Json
 from cudaforge.errors import ExitCode, UsageError
 
-TRIALS, TIME_BUDGET_S, RUN_TIMEOUT_S = 6, 0.03, 10.0
+TRIALS, TIME_BUDGET_S, RUN_TIMEOUT_S = 6, 0.01, 10.0
 
 
 def selftest(

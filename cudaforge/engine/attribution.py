@@ -34,7 +34,7 @@ SMALL_US = 15.0
 TRACED_CALLS = 5
 SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
-ENOUGH, LONGEST_S, FEWEST = 24, 10.0, 8
+ENOUGH, LONGEST_S, FEWEST = 16, 4.0, 8
 """Samples in own and library code that are waited for, and how long; with fewer than FEWEST nothing can be said."""
 SLOWER_WHEN_TRACED, FASTER_WHEN_TRACED, SLACK_US, LAUNCH_US = 2.0, 0.2, 5.0, 3.0
 """Kernels that take so much longer, or with the gaps between launches so much less, while traced than the whole call
