@@ -104,8 +104,10 @@ class Calls:
         self.host_s = 0.0
 
     def warm(self, seconds: float) -> None:
-        """Calls until `seconds` have passed, at least three times, then once as in a batch. Collects garbage once, so
-        that batches need not. The first calls run outside the pool: graphs are captured and workspaces made there."""
+        """Calls until `seconds` have passed, at least three times. Collects garbage once, so that batches need not.
+
+        These calls run outside the pool: graphs are captured and workspaces made there.
+        """
         gc.collect()
         until, count = time.perf_counter() + seconds, 0
         while count < 3 or (time.perf_counter() < until and count < MOST_WARM):

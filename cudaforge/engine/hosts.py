@@ -206,7 +206,7 @@ class ReferenceHost(Host):
         self.flops: int | None = int(about["flops"]) or None
         self.no_float64 = str(about["no_float64"])
         self.movable = bool(about["movable"])
-        self.inputs_s, self.eager_s = float(about["inputs_s"]), float(about["eager_s"])
+        self.inputs_s = float(about["inputs_s"])
         if not self.output_specs:
             raise TaskBroken("Model.forward returns no tensor")
         self.capacity = self._capacity()

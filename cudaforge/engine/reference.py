@@ -114,11 +114,6 @@ class Reference(Runner):
                 self._expected64(inputs)
             except Exception as error:  # the task's own code: any operator may lack float64
                 why = f"{type(error).__name__}: {error}"[:300]
-            self._synchronize()
-            started = time.perf_counter()
-            self.model(*inputs)
-            self._synchronize()
-            eager_s = time.perf_counter() - started
         packed = [_packed(draw) for draw in draws]
         self.allowed = tuple(message["input_range"]) if message["input_range"] else None
         self.supports = [
@@ -137,7 +132,6 @@ class Reference(Runner):
             "flops": flops,
             "no_float64": why,
             "inputs_s": inputs_s,
-            "eager_s": eager_s,
         }
 
     def make(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -449,12 +449,12 @@ class Supervisor:
                 pooled.add(session)
             controls.append(timing.paired_ratio(pooled.samples["eager"], pooled.samples["control"]))
             timings.append(pooled.timing(workload.name))
-        sanitizer = self._sanitize(task, kernel, built, options, stages)
-        if sanitizer.error:
-            account["output_tail"] = sanitizer.log[-4000:]
-            found = verdicts.sanitized(sanitizer, kernel, account, stages.seconds)
+        sanitized = self._sanitize(task, kernel, built, options, stages)
+        if sanitized.error:
+            account["output_tail"] = sanitized.log[-4000:]
+            found = verdicts.sanitized(sanitized, kernel, account, stages.seconds)
             return Verification(evaluation=found, note="the winner failed under compute-sanitizer")
-        results[0] = results[0].model_copy(update={"flags": (*results[0].flags, *sanitizer.notes)})
+        results[0] = results[0].model_copy(update={"flags": (*results[0].flags, *sanitized.notes)})
         evaluation = self._passed(account, stages, timings, results, baseline)
         control = timing.combine(controls)
         assert evaluation.speedup is not None
