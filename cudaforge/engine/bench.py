@@ -59,7 +59,9 @@ class Bench:
     def __init__(self, host: Host, what: str, reference: ReferenceHost, constant_s: float, timeout_s: float) -> None:
         self.host, self.what, self.reference = host, what, reference
         self.constant_s, self.timeout_s = constant_s, timeout_s
-        self.calls, self.arranged, self.memory = 1, 1, ""
+        self.calls, self.arranged = 1, 1
+        self.memory: dict[str, Any] = {}
+        """What the process says of the memory it was lent: bytes `used`, and bytes taken `outside` of it."""
         self.samples_us: list[float] = []
         """Mean time of a call, one number a batch."""
         self.event_us: list[float] = []
@@ -137,7 +139,6 @@ class Bench:
         self.arranged = max(sets, 1)
         reply = self.ask({**message, "buffer": "slots" if candidate else "source"})
         self.host.arena_base = reply["arena"] if isinstance(reply.get("arena"), int) else 0
-        self.memory = f"{reply.get('used')} bytes of it taken, {reply.get('outside')} more outside"
 
     def layout(self) -> list[tuple[torch.dtype, list[int], list[int]]]:
         """dtype, shape and strides of the outputs of a call, as the process describes those of its last batch."""
@@ -200,9 +201,10 @@ class Bench:
             child.post({"do": "batch", "what": self.what, "order": order})
             started = time.perf_counter()
             child.go_on(spread=bool(order) and not self.host.gpu)
-            child.answer(self.timeout_s)
+            reply = child.answer(self.timeout_s)
             ended = time.perf_counter()
         child.stop()
+        self.memory = reply
         return ended - started
 
     def failures(self) -> _Failures:
@@ -378,7 +380,8 @@ class GateBench(Bench):
 
     def _queue(self, order: list[int]) -> tuple[int, dict[str, Any]]:
         ticket = self._next_ticket()
-        return ticket, self.ask(self._message(order, ticket))
+        self.memory = self.ask(self._message(order, ticket))
+        return ticket, self.memory
 
     def _message(self, order: list[int], ticket: int) -> dict[str, Any]:
         return {"do": "queue", "what": self.what, "order": order, "ticket": ticket, "describe": True}
@@ -475,8 +478,10 @@ class GateBench(Bench):
         arena = self.host.buffers["arena"].base
         start, size = address - self.host.arena_base, _extent(shape, strides) * dtype.itemsize
         if not 0 <= start <= start + size <= arena.numel() or start % dtype.itemsize:
-            text = f"an output of a timed call lies outside the {arena.numel()} bytes that were lent for it"
-            raise self.failure("error", f"{text} ({self.memory}).")
+            text = f"an output of a timed call lies outside the {arena.numel() >> 20} MiB that were lent for it"
+            taken, more = (_number(self.memory.get(name)) / 2**20 for name in ("used", "outside"))
+            text += f"; of those {taken:.0f} MiB are taken, and {more:.0f} more elsewhere"
+            raise self.failure("error", f"{text}. Does it keep what it computed in earlier calls?")
         return arena[start : start + size].view(dtype).as_strided(shape, strides)
 
 

