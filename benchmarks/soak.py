@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "profiling")]
@@ -90,8 +90,8 @@ def _resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def soak(device: str, count: int, home: Path) -> dict[str, Any]:
-    """The evaluations; returns what was seen."""
+async def soak(device: str, count: int, home: Path, log: IO[str]) -> dict[str, Any]:
+    """The evaluations; returns what was seen. Every row also goes to `log` at once."""
     half: cases.Device = "cpu" if device == "cpu" else "cuda"
     every = {case.name: case for case in cases.load(half)}
     right, wrong, hostile = ([every[n] for n in names[half]] for names in (HONEST, MISTAKES, HOSTILE))
@@ -120,6 +120,7 @@ async def soak(device: str, count: int, home: Path) -> dict[str, Any]:
             }
             row["seconds"] = round(time.monotonic() - before, 2)
             rows.append({**row, **left_behind(evaluator._process.pid, device)})
+            print(json.dumps(rows[-1]), file=log, flush=True)
             if outcome.status not in ("right", "caught") or i % 25 == 24:
                 print(i + 1, rows[-1], flush=True)
     finally:
@@ -148,17 +149,16 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Runs the soak and writes soak.json and soak.md."""
+    """Runs the soak and writes soak-DEVICE.jsonl, a line an evaluation, and soak-DEVICE.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="soak-") as home:
-        found = asyncio.run(soak(machine.resolve(options.device), options.count, Path(home)))
     name = f"soak-{options.device.partition(':')[0]}"
-    (options.out / f"{name}.json").write_text(json.dumps(found) + "\n")
+    with tempfile.TemporaryDirectory(prefix="soak-") as home, (options.out / f"{name}.jsonl").open("w") as log:
+        found = asyncio.run(soak(machine.resolve(options.device), options.count, Path(home), log))
     command = f"python benchmarks/soak.py --device {options.device} --count {options.count} --out DIR"
     text = f"{platform.platform()}\n\n`{command}`\n\n{summary(found)}\n"
     (options.out / f"{name}.md").write_text(text)

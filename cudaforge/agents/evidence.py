@@ -42,13 +42,6 @@ RULES = {
     "traced calls are wrong": (
         "The output was wrong while its launches were traced. It must do the same whether it is looked at or not."
     ),
-    "work while it should stand still": (
-        "The GPU was busy for it while nothing of it was asked for. Leave no kernel running after forward has returned."
-    ),
-    "work before the gate": (
-        "The GPU was busy before the timed calls were let go. Start nothing of your own accord: no threads, no side "
-        "streams that nothing orders behind the caller's, no kernels that wait for data."
-    ),
     "work after the done flag": (
         "The GPU was still busy when the timed calls had ended. All work must be on the caller's stream or joined to "
         "it before forward returns."

@@ -53,8 +53,7 @@ def selftest(
     name = f"local:{half}" if evaluator == "local" else evaluator
 
     def say(line: str) -> None:
-        if not json:
-            err().print(Text(clean(line)))
+        err().print(Text(clean(line)))
 
     async def whole() -> run.Report:
         engine = wiring.make_evaluator(name, wiring.resolve_home(home))

@@ -48,11 +48,12 @@ FREE = re.compile(
     r"elementwise_kernel_with_index|arange_kernel|cat_serial_kernel|__memmove|__memcpy|__memset"
 )
 LIBRARY_NAMES = re.compile(
-    r"nvjet|xmma|cublas|cudnn|cutlass_\d+_|^(ampere|volta|turing|hopper|maxwell|sm\d+)_|at6native|at::native|"
-    r"implicit_convolve|convolve_s?gemm|pytorch_flash|fmha_|cusparse|cufft|ncclKernel|ncclDev|gemmSN_|gemv[NT2]|"
-    r"splitKreduce_kernel|dot_kernel|reduce_1Block_kernel"
+    r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|^(ampere|volta|turing|hopper|maxwell|sm\d+)_\w*\d+x\d+|"
+    r"at6native|at::native|implicit_convolve_sgemm|convolve_common_engine|pytorch_flash|fmha_cutlass|cusparse|cufft|"
+    r"ncclKernel|ncclDev"
 )
-"""Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own."""
+"""Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own. What
+cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments; anybody may call a kernel so."""
 LIBRARY_FILES = re.compile(
     r"/libtorch_cpu|/libtorch_cuda|mkl|openblas|/numpy/|/scipy|libdnnl|libblas|liblapack|xnnpack"
 )
@@ -119,7 +120,7 @@ def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attributio
         for call in reply["calls"]:
             spans = []
             for name, start, end in call:
-                kind = "free" if FREE.search(name) else "own" if is_own(name, own, kernel) else "library"
+                kind = "own" if is_own(name, own, kernel) else "free" if FREE.search(name) else "library"
                 tally.add(kind, name, max(int(end) - int(start), 0) * 1e-3)
                 spans.append((int(start), int(end)))
             busy.append(_union(spans) * 1e-3)

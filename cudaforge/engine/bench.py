@@ -12,7 +12,6 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,15 +33,17 @@ TRIES = 2
 """A CPU batch in which the process lost a core to somebody else is measured again, so often in all; the last counts."""
 PIECES, PIECE = 64, 64
 """Pieces of the outputs that are copied out as soon as the done flag is seen, and their bytes."""
-LATE_S, EARLY_S = 40e-6, 40e-6
-"""GPU work beyond the usual after the done flag and before the gate from which on a batch is suspect. Two contexts
-take turns on a GPU, so work of the candidate's delays the supervisor's own by as much."""
+LATE_S = 40e-6
+"""GPU work beyond the usual after the done flag from which on a batch is suspect. Two contexts take turns on a GPU, so
+work of the candidate's delays the supervisor's own by as much."""
+LATE_SHARE = 0.01
+"""After a long batch, up to 0.2 ms passes before the GPU serves another context. Less work than this share of a batch
+gains nothing."""
 CLOCK_SHARE, CLOCK_S = 0.1, 40e-6
 """How far a process's own events may be from the gate; beyond is no noise."""
 
 ASIDE = 5
 """How often times that do not count are taken."""
-MOST_DECOY = 1 << 30
 MOST_SPREAD = 16
 """Strided outputs may lie so many times wider than their elements need."""
 
@@ -72,7 +73,8 @@ class Bench:
         self.batches = 0
         self.dropped = 0
         """Batches that were measured again, since somebody else had taken a core."""
-        self.suspicions: dict[str, int] = {}
+        self.suspicions: dict[str, list[str]] = {}
+        """Signs of foul play: what was seen, for each batch that showed one."""
         self.read: dict[int, Tensors] = {}
         """Outputs of the picked calls of the last batch, by input set."""
         self.generation = 0
@@ -179,18 +181,21 @@ class Bench:
         if self.candidate:
             self.candidate.give_inputs(sets)
 
-    def suspect(self, what: str, seen: bool) -> None:
-        """Counts a sign of foul play."""
-        self.suspicions[what] = self.suspicions.get(what, 0) + int(seen)
+    def suspect(self, what: str, seen: bool, evidence: str = "") -> None:
+        """Notes a sign of foul play."""
+        if seen:
+            self.suspicions.setdefault(what, []).append(evidence)
 
     def judge(self) -> None:
         """CandidateFailed where most batches (and three at least) showed the same sign of foul play."""
-        for what, count in self.suspicions.items():
-            if count >= 3 and count > self.batches / 2:
-                text = f"{what}: seen in {count} of {self.batches} timed batches."
+        for what, seen in self.suspicions.items():
+            if len(seen) >= 3 and len(seen) > self.batches / 2:
+                text = f"{what}: seen in {len(seen)} of {self.batches} timed batches."
                 if what == CLOCKS_DISAGREE:
                     mine, outside = statistics.median(self.event_us), statistics.median(self.samples_us)
                     text += f" Events inside say {mine:.4g} us a call, the clock outside {outside:.4g} us."
+                elif seen[-1]:
+                    text += f" The last of them: {seen[-1]}."
                 raise CandidateFailed("rule", text, stage=what)
 
     def timed(self, order: list[int]) -> float:
@@ -287,7 +292,8 @@ class StoppedBench(Bench):
             if self.host.child.preemptions() - before <= 1 or attempt == TRIES - 1:
                 break
             self.dropped += 1
-            self.reference.fill(max(order) + 1)  # what it has seen it might remember
+            if self.candidate:
+                self.reference.fill(max(order) + 1)  # what it has seen it might remember
         self.cpu_s.append((frozen.cpu_seconds(self.host.child.pid) - cpu_s) / len(order))
         self.read = {index: self._read(i) for i, index in enumerate(order) if index in picks}
         return (total - self.constant_s) / len(order)
@@ -305,8 +311,7 @@ class StoppedBench(Bench):
         return tensors
 
 
-TOO_EARLY, TOO_LATE = "work before the gate", "work after the done flag"
-BUSY = "work while it should stand still"
+TOO_LATE = "work after the done flag"
 CHANGED = "outputs changed after the done flag"
 CLOCKS_DISAGREE = "its own clock disagrees"
 
@@ -320,12 +325,8 @@ class GateBench(Bench):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.late_s: list[float] = []
-        """What a small kernel of the supervisor's took after each batch."""
+        """What a small kernel of the supervisor's took right after each batch."""
         self.usual_late_s = 400e-6
-        """The same when the GPU has just become idle: what it took before there was a candidate."""
-        self.flush_s: list[float] = []
-        """What flushing the L2 cache took before each batch."""
-        self.usual_flush_s = 1e-3
         """The same before there was a candidate."""
 
     def choose_calls(self) -> None:
@@ -346,28 +347,31 @@ class GateBench(Bench):
 
     def _measure(self, order: list[int], picks: set[int]) -> float:
         sets = range(max(order) + 1)
-        usual_s = self._decoy(sets)
         ticket, reply = self._queue(order)
         self.host.child.stop()
         places = self._places(reply.get("outputs"), len(order))
-        early_s = self._give_cold(sets)
         snapshot = Snapshot(self, places, ticket) if self.candidate else None
+        self._give_cold(sets)  # the last thing before the gate
         net = max(self._through(ticket) - self.constant_s, 1e-9)
         late_s, stable = self._afterwards(ticket, snapshot)
         self.read = {index: [t.clone() for t in places[i]] for i, index in enumerate(order) if index in picks}
         event_s = self._event_s()
         if snapshot is not None:
-            self.suspect(TOO_EARLY, early_s > usual_s * 1.04 + EARLY_S)
-            self.suspect(TOO_LATE, late_s > self.usual_late_s * 1.25 + LATE_S)
+            self._suspect_late_work(late_s, net)
             self.suspect(CHANGED, snapshot.changed() or not stable)
             self.suspect(CLOCKS_DISAGREE, not abs(event_s - net) <= max(CLOCK_SHARE * net, CLOCK_S))
         else:
             self.late_s.append(late_s)
-            self.flush_s.append(early_s)
             self.ask({"do": "drop", "what": self.what})
         self.event_us.append(event_s / len(order) * 1e6)
         self.host_us.append(_number(reply.get("host_us")) / len(order))
         return net / len(order)
+
+    def _suspect_late_work(self, late_s: float, net_s: float) -> None:
+        """Compares what the supervisor's own work took right after done was written with what it takes after a
+        baseline's batch. `net_s`: what the batch took."""
+        told = f"a small kernel of the supervisor's took {late_s * 1e6:.0f} us, usually {self.usual_late_s * 1e6:.0f}"
+        self.suspect(TOO_LATE, late_s > self.usual_late_s * 1.25 + max(LATE_S, LATE_SHARE * net_s), told)
 
     def _same_input(self) -> float:
         ticket = self._queue([0] * self.calls)[0]
@@ -433,35 +437,20 @@ class GateBench(Bench):
         self.ask({"do": "event_us", "what": self.what})
         return in_time
 
-    def _give_cold(self, sets: range) -> float:
-        """Gives the inputs and flushes the L2 cache; the GPU's seconds for it, by the supervisor's own events.
+    def _give_cold(self, sets: range) -> None:
+        """Gives the inputs and flushes the L2 cache; last of all come the pieces of the inputs that were held back.
 
-        Two contexts take turns on a GPU, so whatever the candidate's does meanwhile lengthens them.
+        What waits for the inputs on the GPU can start while they are written, in the time slices of its own context.
+        It works on wrong values then.
         """
         self.host.child.stop()
-        return self._gpu_seconds(lambda: self.give(sets))
-
-    def _decoy(self, sets: range) -> float:
-        """What giving these inputs takes while the candidate has nothing queued: they go where nobody sees them."""
-        if self.candidate is None:
-            return 0.0
-        self.host.child.stop()
-        inputs = self.candidate.inputs_to_give(sets)
-        shown = inputs[:MOST_DECOY]
-        seconds = self._gpu_seconds(lambda: _decoy_buffer(self.host.device, shown.numel()).copy_(shown))
-        flush = self._gpu_seconds(lambda: None)
-        self.suspect(BUSY, flush > self.usual_flush_s * 1.5 + EARLY_S)
-        return flush + max(seconds - flush, 0.0) * (inputs.numel() / max(shown.numel(), 1))
-
-    def _gpu_seconds(self, work: Callable[[], object]) -> float:
-        _small_kernel(self.host.device)  # the GPU changes over to this context: that is not to be measured
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
+        complete = self.candidate.give_in_part(sets) if self.candidate else None
         _flush_buffer(self.host.device).zero_()
-        end.record()
-        torch.cuda.synchronize()
-        return float(start.elapsed_time(end)) * 1e-3
+        if complete:
+            complete()
+        done = torch.cuda.Event()
+        done.record()
+        done.synchronize()  # not the device: the snapshot's stream waits for the candidate
 
     def _places(self, outputs: Any, count: int) -> list[Tensors]:
         """Views of the arena at the outputs that the process says it will write."""
@@ -517,8 +506,7 @@ class HostBench(GateBench):
         n, seconds = self.calls, []
         self.read = {}
         for sets in (range(n), range(n, 3 * n)):
-            usual_s = self._decoy(sets)
-            early_s = self._give_cold(sets)
+            self._give_cold(sets)
             seconds.append(self.timed(list(sets)))
             late_s = _small_kernel(self.host.device)
             for i, index in enumerate(sets):
@@ -526,8 +514,7 @@ class HostBench(GateBench):
                     found = zip(self.shapes, self.addresses(i), strict=True)
                     self.read[index] = [self._view(d, shape, strides, at).clone() for (d, shape, strides), at in found]
             if self.candidate:
-                self.suspect(TOO_EARLY, early_s > usual_s * 1.04 + EARLY_S)
-                self.suspect(TOO_LATE, late_s > self.usual_late_s * 1.25 + LATE_S)
+                self._suspect_late_work(late_s, seconds[-1])
             else:
                 self.late_s.append(late_s)
         if not self.candidate:
@@ -611,7 +598,9 @@ def _small_kernel(device: str) -> float:
     """Seconds that a small kernel of the supervisor's takes: longer when the GPU is still busy for somebody else."""
     started = time.perf_counter()
     _flush_buffer(device)[:1024].zero_()
-    torch.cuda.synchronize()
+    done = torch.cuda.Event()
+    done.record()
+    done.synchronize()
     return time.perf_counter() - started
 
 
@@ -624,13 +613,6 @@ def _flush_buffer(device: str) -> torch.Tensor:
         size = max(2 * torch.cuda.get_device_properties(device).L2_cache_size, 1 << 26)
         _OURS["flush", device] = torch.empty(size, dtype=torch.uint8, device=device)
     found: torch.Tensor = _OURS["flush", device]
-    return found
-
-
-def _decoy_buffer(device: str, size: int) -> torch.Tensor:
-    if ("decoy", device) not in _OURS or _OURS["decoy", device].numel() < size:
-        _OURS["decoy", device] = torch.empty(size, dtype=torch.uint8, device=device)
-    found: torch.Tensor = _OURS["decoy", device][:size]
     return found
 
 

@@ -18,6 +18,7 @@ import ctypes
 import mmap
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ from cudaforge.task import Task, Workload
 if TYPE_CHECKING:
     import torch
 
+PIECE, HELD_BACK, MOST_HELD = 16, 256, 4096
+"""Bytes of a piece of an input that is held back to the last, one piece in how many, and how many of an input at most.
+More of them would leave a small input in the cache."""
 SETS = 2
 """Input sets that are checked at once, so that two outputs are held before either is looked at."""
 REFERENCE_TIMEOUT_S = 900.0
@@ -460,9 +464,39 @@ class CandidateHost(Host):
         else:  # not by torch: its threads would spin on for milliseconds, on cores that the next batch needs
             ctypes.memmove(mine.data_ptr(), theirs.data_ptr(), mine.numel())
 
-    def inputs_to_give(self, sets: range) -> torch.Tensor:
-        """The bytes that `give_inputs` copies; shares memory with the source."""
-        return self.reference.source.base[self._span(sets)]
+    def give_in_part(self, sets: range) -> Callable[[], None]:
+        """GPU: as `give_inputs`, but scattered pieces of every input, which nobody knows, are inverted; returns what
+        puts them right, which takes microseconds."""
+        import torch
+
+        both = (self.reference.source.base, self.buffers["slots"].base)
+        theirs, mine = (base.view(torch.int64).view(-1, PIECE // 8) for base in both)
+        pieces = self._held_back(sets)
+        theirs[pieces] = ~theirs[pieces]
+        self.give_inputs(sets)
+        theirs[pieces] = ~theirs[pieces]
+
+        def complete() -> None:
+            mine[pieces] = theirs[pieces]
+
+        return complete
+
+    def _held_back(self, sets: range) -> torch.Tensor:
+        """Indices of secretly chosen pieces of these sets' inputs: of each, one in HELD_BACK, and at most MOST_HELD."""
+        import torch
+
+        rng = torch.Generator(self.device).manual_seed(secrets.randbits(63))
+        slots, width = self.reference.source.slots, len(self.reference.input_specs)
+        found = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        for i in range(width):
+            if not slots[i].nbytes:
+                continue
+            size = max(slots[i].nbytes // PIECE, 1)
+            count = min(max(size // HELD_BACK, 1), MOST_HELD)
+            first = torch.tensor([slots[n * width + i].offset // PIECE for n in sets], device=self.device)
+            at = torch.randint(size, (len(sets), count), generator=rng, device=self.device)
+            found.append((at + first[:, None]).flatten())
+        return torch.cat(found)
 
     def _span(self, sets: range) -> slice:
         slots, width = self.reference.source.slots, len(self.reference.input_specs)
