@@ -12,6 +12,7 @@ import math
 import random
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -350,8 +351,9 @@ class GateBench(Bench):
         ticket, reply = self._queue(order)
         self.host.child.stop()
         places = self._places(reply.get("outputs"), len(order))
+        complete = self._give_cold(sets)
         snapshot = Snapshot(self, places, ticket) if self.candidate else None
-        self._give_cold(sets)  # the last thing before the gate
+        complete()  # the last thing before the gate
         net = max(self._through(ticket) - self.constant_s, 1e-9)
         late_s, stable = self._afterwards(ticket, snapshot)
         self.read = {index: [t.clone() for t in places[i]] for i, index in enumerate(order) if index in picks}
@@ -437,20 +439,26 @@ class GateBench(Bench):
         self.ask({"do": "event_us", "what": self.what})
         return in_time
 
-    def _give_cold(self, sets: range) -> None:
+    def _give_cold(self, sets: range) -> Callable[[], None]:
         """Gives the inputs and flushes the L2 cache; last of all come the pieces of the inputs that were held back.
 
         What waits for the inputs on the GPU can start while they are written, in the time slices of its own context.
         It works on wrong values then.
         """
         self.host.child.stop()
-        complete = self.candidate.give_in_part(sets) if self.candidate else None
+        put_right = self.candidate.give_in_part(sets) if self.candidate else None
         _flush_buffer(self.host.device).zero_()
-        if complete:
-            complete()
         done = torch.cuda.Event()
         done.record()
-        done.synchronize()  # not the device: the snapshot's stream waits for the candidate
+        done.synchronize()
+
+        def complete() -> None:
+            if put_right:
+                put_right()
+                done.record()
+                done.synchronize()  # not the device: the snapshot's stream waits for the candidate
+
+        return complete
 
     def _places(self, outputs: Any, count: int) -> list[Tensors]:
         """Views of the arena at the outputs that the process says it will write."""
@@ -506,7 +514,7 @@ class HostBench(GateBench):
         n, seconds = self.calls, []
         self.read = {}
         for sets in (range(n), range(n, 3 * n)):
-            self._give_cold(sets)
+            self._give_cold(sets)()
             seconds.append(self.timed(list(sets)))
             late_s = _small_kernel(self.host.device)
             for i, index in enumerate(sets):

@@ -474,10 +474,12 @@ class CandidateHost(Host):
         pieces = self._held_back(sets)
         theirs[pieces] = ~theirs[pieces]
         self.give_inputs(sets)
-        theirs[pieces] = ~theirs[pieces]
+        right = ~theirs[pieces]
+        theirs[pieces] = right
 
         def complete() -> None:
-            mine[pieces] = theirs[pieces]
+            # No kernel that has not run before: loading one waits for streams that wait for the candidate.
+            mine[pieces] = right
 
         return complete
 
