@@ -27,6 +27,12 @@ class GuardedAllocations(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.kept: list[tuple[torch.Tensor, int]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch's own hook. Else the first operation imports torch._dynamo and sympy: 1 to 4 s of every evaluation;
+        nothing is compiled inside of this mode."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func.overloadpacket in _FRESH:
