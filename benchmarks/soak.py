@@ -110,7 +110,7 @@ async def soak(device: str, count: int, home: Path, log: IO[str]) -> dict[str, A
                 outcome, verdict = cases.judge(case, found, found.speedup), str(found.verdict)
             except EvaluatorError as error:
                 outcome, verdict = cases.Outcome(status="infrastructure", why=error.message), "error"
-            assert evaluator._process is not None
+            assert evaluator.lanes[0].worker.process is not None
             row = {
                 "case": case.name,
                 "kind": kind,
@@ -119,7 +119,7 @@ async def soak(device: str, count: int, home: Path, log: IO[str]) -> dict[str, A
                 "why": outcome.why,
             }
             row["seconds"] = round(time.monotonic() - before, 2)
-            rows.append({**row, **left_behind(evaluator._process.pid, device)})
+            rows.append({**row, **left_behind(evaluator.lanes[0].worker.process.pid, device)})
             print(json.dumps(rows[-1]), file=log, flush=True)
             if outcome.status not in ("right", "caught") or i % 25 == 24:
                 print(i + 1, rows[-1], flush=True)

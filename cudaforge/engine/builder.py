@@ -8,10 +8,12 @@ its package; the process that is judged reads that folder and may start nothing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from cudaforge import kernel_loader
 from cudaforge.engine.sandbox import run_caged
@@ -33,11 +37,26 @@ MAX_LOG = 4 << 20
 
 
 class BuildFailed(Exception):  # noqa: N818 - an outcome that becomes a verdict
-    """The sources do not build; `diagnostics` says where."""
+    """The sources do not build; `diagnostics` says where. `compiled`: the compiler ended by itself, and will again."""
 
-    def __init__(self, reason: str, diagnostics: tuple[Diagnostic, ...], build: Build) -> None:
+    def __init__(
+        self, reason: str, diagnostics: tuple[Diagnostic, ...], build: Build, *, compiled: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.diagnostics, self.build = reason, diagnostics, build
+        self.reason, self.diagnostics, self.build, self.compiled = reason, diagnostics, build, compiled
+
+
+class _Failure(BaseModel):
+    """A BuildFailed as it is kept in the cache."""
+
+    reason: str
+    diagnostics: tuple[Diagnostic, ...]
+    build: Build
+
+    def again(self) -> BuildFailed:
+        return BuildFailed(
+            self.reason, self.diagnostics, self.build.model_copy(update={"cached": True, "seconds": 0.0}), compiled=True
+        )
 
 
 class BuildTimeout(Exception):  # noqa: N818 - likewise
@@ -63,13 +82,21 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
         build = Build.model_validate_json(done.read_text())
         os.utime(folder)
         return Built(folder / kernel.id, build.model_copy(update={"cached": True, "seconds": 0.0}), caches)
+    failure = folder.with_name(f"{folder.name}-failed")
+    if (failure / "failure.json").is_file():
+        raise _Failure.model_validate_json((failure / "failure.json").read_text()).again()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as scratch:
         staged = Path(scratch) / "staged"
         package = kernel.write_package(staged / kernel.id)
         for name in ("extensions", "triton"):
             (staged / name).mkdir()
-        build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
+        try:
+            build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
+        except BuildFailed as failed:
+            if failed.diagnostics and failed.compiled:
+                _keep(failed, Path(scratch) / "failed", failure)
+            raise
         (staged / "build.json").write_text(build.model_dump_json())
         make_readable(staged)
         try:
@@ -78,6 +105,15 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
             if not done.is_file():  # another process was quicker: its result is the same
                 raise
     return Built(folder / kernel.id, build, caches)
+
+
+def _keep(failed: BuildFailed, new: Path, folder: Path) -> None:
+    """Keeps what the compiler said: whoever asks for the same kernel gets it at once."""
+    kept = _Failure(reason=failed.reason, diagnostics=failed.diagnostics, build=failed.build)
+    new.mkdir()
+    (new / "failure.json").write_text(kept.model_dump_json())
+    with contextlib.suppress(OSError):  # another process was quicker
+        new.rename(folder)
 
 
 def make_readable(folder: Path) -> None:
@@ -120,7 +156,9 @@ def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) ->
         if not reason:
             reason = (log.strip().splitlines() or [f"the compiler ended with exit code {code}"])[-1][:500]
             diagnostics = (*diagnostics, Diagnostic(severity="error", message=reason, tool=Path(command[0]).name))
-        raise BuildFailed(reason, diagnostics, build)
+        # Killed, or out of memory or disk: that is this moment's failure.
+        passing = code < 0 or re.search(r"Killed|out of memory|No space left|virtual memory exhausted", log)
+        raise BuildFailed(reason, diagnostics, build, compiled=not passing)
     return build
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from cudaforge.engine import check, gate
 from cudaforge.engine.builder import Built
-from cudaforge.engine.memory import GUARD, INPUT_GUARD, Buffer
+from cudaforge.engine.memory import GUARD, INPUT_GUARD, Buffer, NoRoomError, free_bytes
 from cudaforge.engine.protocol import MAX_FDS, Slot, Spec
 from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
 from cudaforge.errors import EvaluatorError
@@ -47,6 +47,9 @@ MOST_SETS = {"cpu": 500, "cuda": 400}
 """Calls of a batch at most: fewer than a stream's queue takes."""
 SET_BYTES = {"cpu": 64 << 20, "cuda": 4 << 30}
 """Memory for the inputs of a batch. What runs at memory speed needs no more: a batch takes a few milliseconds."""
+SET_SHARE = 12
+"""What is free of a GPU's memory is enough for so many times the inputs of a batch: the reference's, the candidate's,
+their arenas, and those of the control process."""
 INPUTS_S = {"movable": 0.03, "fixed": 0.3}
 """Time that drawing the inputs of a batch may take. Beyond it, sets are drawn ones moved around, where they may be."""
 MOST_DATA = 16 << 30
@@ -139,6 +142,11 @@ class Host:
         self.page = Page.new()
         self.child.ask({"do": "map", "buffers": [{"id": "gate", "kind": "gate"}]}, 120.0, [self.page.fd])
 
+    @property
+    def held_bytes(self) -> int:
+        """Device memory that is set aside for it here; its own, for weights and what it computes, is not counted."""
+        return sum(buffer.nbytes for buffer in self.buffers.values())
+
     def close(self) -> None:
         """Ends the process and frees what it was lent. Idempotent."""
         if hasattr(self, "child"):
@@ -173,6 +181,8 @@ class ReferenceHost(Host):
         self.parameter_seed: int | None = None
         self.generation = 0
         """Counts how often the source sets were drawn anew."""
+        self.alone: tuple[float, Any] | None = None
+        """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
         self.child = Child("reference", write=cache, programs=True, limits=LIMITS, device=device, extra_env=extra_env)
         try:
             self._start()
@@ -224,7 +234,8 @@ class ReferenceHost(Host):
         """How many input sets fit: as many as a batch can use, within the memory that is set aside."""
         kind = "cuda" if self.gpu else "cpu"
         one = max(nbytes(self.input_specs), nbytes(self.output_specs), 1)
-        most = min(SET_BYTES[kind] // one, MOST_SETS[kind])
+        budget = min(SET_BYTES[kind], free_bytes(self.device) // SET_SHARE) if self.gpu else SET_BYTES[kind]
+        most = min(budget // one, MOST_SETS[kind])
         if not self.movable:  # every set has to be drawn: no two may be alike
             most = min(most, int(INPUTS_S["fixed"] / max(self.inputs_s, 1e-6)))
         return max(most, SETS)
@@ -335,7 +346,7 @@ class ReferenceHost(Host):
             return self.child.ask(message, timeout or REFERENCE_TIMEOUT_S)
         except ChildError as error:
             if "out of memory" in error.message.lower():
-                raise EvaluatorError(f"the reference has too little memory: {error.message[:300]}") from None
+                raise NoRoomError(f"the reference has too little memory: {error.message[:300]}") from None
             ours = [frame for frame in error.frames if frame[0] == f"{self.task.name}.py"]
             where = f"{ours[-1][0]}:{ours[-1][1]}: " if ours else ""
             raise TaskBroken(f"{where}{error.type}: {error.message}"[:1000]) from None

@@ -1,32 +1,26 @@
-"""Evaluator adapter `local`: a supervisor process on this machine, started when first needed.
+"""Evaluator adapter `local`: this machine's GPUs, or its processor.
 
-The supervisor is a process of its own, so that torch, a CUDA context or a driver fault never live in the process that
-holds the run. `python -m cudaforge.engine.local --fd N --home DIR --device D` is that process.
+Each device has a lane, which does one request at a time. Several requests may be in flight: on a GPU their builds run
+beside the lanes, and with several GPUs a task stays with the one on which its baseline was measured. On the CPU builds
+and measurements take the same cores, so there everything is done one after the other. worker.py has the processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
-
-from cudaforge.engine.protocol import Channel, Closed
-from cudaforge.engine.sandbox import kill_all
-from cudaforge.errors import CudaForgeError, EvaluatorError, TaskError
+from cudaforge.engine.worker import Worker
+from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import (
     Baseline,
     BaselineRequest,
+    Build,
     EvaluateRequest,
     Evaluation,
     ProfileRequest,
@@ -35,29 +29,49 @@ from cudaforge.evaluation import (
     Verification,
     VerifyRequest,
 )
+from cudaforge.kernel import Kernel
 from cudaforge_profiling.types import Profile
 
-REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 RESULTS: dict[str, type[Baseline] | type[Evaluation] | type[Profile] | type[Verification]] = {
     "baseline": Baseline,
     "evaluate": Evaluation,
     "profile": Profile,
     "verify": Verification,
 }
-REQUEST_TIMEOUT_S = 3600.0
+CORES_A_BUILDER, MOST_BUILDERS = 2, 8
+"""A compiler keeps one or two cores busy; the lane needs one for its clock."""
+
+T = TypeVar("T")
+
+
+class _Lane:
+    """A device's worker, whose turn it is, and what it says of its device."""
+
+    def __init__(self, home: Path, device: str) -> None:
+        self.worker = Worker("lane", home, device)
+        self.turn = asyncio.Lock()
+        self.known: dict[str, Any] = {}
+        self.tasks = 0
+        """Tasks that are measured here."""
 
 
 class LocalEvaluator:
-    """Evaluates on this machine. `device` is `auto`, `cpu`, `cuda` or `cuda:N`; `home` holds the caches.
+    """Evaluates on this machine. `home` holds the caches.
 
-    One request at a time; asking again with a key that was answered in this session gives the same result.
+    `device` is `cpu`, `cuda:N`, `cuda` (every GPU that torch sees) or `auto` (the same, else the CPU). Asking again
+    with a key that was answered in this session gives the same result.
     """
 
     def __init__(self, home: Path, device: str = "auto") -> None:
         self.home, self.device = home, device
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
-        self._turn = asyncio.Lock()
+        self.lanes = [_Lane(home, device)]
+        self._placed: dict[str, _Lane] = {}
+        builders = max(1, min(len(os.sched_getaffinity(0)) // CORES_A_BUILDER, MOST_BUILDERS))
+        self._idle_builders = [Worker("builder", home, device) for _ in range(builders)]
+        self._builders = asyncio.Semaphore(builders)
+        self._threads = ThreadPoolExecutor(builders + 64, "cudaforge-evaluator")
+        self._first = asyncio.Lock()
+        self._keys: dict[str, asyncio.Lock] = {}
         self._done: dict[str, Result] = {}
 
     async def baseline(self, request: BaselineRequest) -> Baseline:
@@ -85,134 +99,71 @@ class LocalEvaluator:
         return result
 
     async def _request(self, request: Request) -> Result:
-        async with self._turn:
+        async with self._keys.setdefault(request.key, asyncio.Lock()):
             if request.key not in self._done:
-                try:
-                    self._done[request.key] = await asyncio.to_thread(self._ask, request)
-                except asyncio.CancelledError:
-                    self._stop(grace_s=0.0)  # what runs there is of no use to anybody any more
-                    raise
+                lane = await self._lane(request.task.id)
+                built: dict[str, Any] = {}
+                if isinstance(request, EvaluateRequest) and lane.known["device"]["kind"] == "cuda":
+                    built = await self._build(request.kernel, request.options.build_timeout_s, lane)
+                asked = time.monotonic()
+                async with lane.turn:
+                    waited = time.monotonic() - asked
+                    message = {"request": request.model_dump(mode="json")}
+                    reply = await self._call(lane.worker, message)
+                result: Result = RESULTS[request.kind].model_validate_json(reply["result"])
+                if isinstance(result, Evaluation):
+                    result = _with_stages(result, built, waited)
+                self._done[request.key] = result
             return self._done[request.key]
 
-    def _ask(self, request: Request) -> Result:
-        channel = self._channel or self._start()
-        try:
-            channel.send({"request": request.model_dump(mode="json")})
-            reply, _ = channel.recv(REQUEST_TIMEOUT_S)
-        except (Closed, OSError):
-            how = self._stop()
-            raise EvaluatorError(f"the evaluator's process ended ({how}).", "Run `cudaforge doctor`.") from None
-        except TimeoutError:
-            self._stop()
-            raise EvaluatorError(f"no result within {REQUEST_TIMEOUT_S:.0f} s.") from None
-        if "error" in reply:
-            raise _raised(reply["error"])
-        return RESULTS[request.kind].model_validate_json(reply["result"])
+    async def _lane(self, task: str) -> _Lane:
+        """The lane that measures this task: always the same, at first the one with the fewest tasks."""
+        async with self._first:
+            first = self.lanes[0]
+            if not first.known:
+                first.known = await self._call(first.worker, {"do": "describe"})
+                if self.device in ("auto", "cuda") and first.known["where"] != "cpu":
+                    self.lanes += [_Lane(self.home, f"cuda:{i}") for i in range(1, int(first.known["gpus"]))]
+            if task not in self._placed:
+                self._placed[task] = min(self.lanes, key=lambda lane: lane.tasks)
+                self._placed[task].tasks += 1
+            lane = self._placed[task]
+            if not lane.known:
+                lane.known = await self._call(lane.worker, {"do": "describe"})
+            return lane
 
-    def _start(self) -> Channel:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        log = self.home / "logs"
-        log.mkdir(parents=True, exist_ok=True)
-        with (log / "evaluator.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "cudaforge.engine.local", "--fd", str(theirs.fileno())),
-                    *("--home", str(self.home), "--device", self.device),
-                ],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-                    # Its own threads must not spin on cores that what it measures needs; children do not inherit it.
-                    "OMP_WAIT_POLICY": "passive",
-                },
-                start_new_session=True,  # Ctrl-C reaches the run, which ends its evaluator by closing the channel
-            )
-        theirs.close()
-        self._channel = Channel(ours)
-        return self._channel
+    async def _build(self, kernel: Kernel, timeout_s: float, lane: _Lane) -> dict[str, Any]:
+        """Builds beside the lane, which then finds what became of it in the cache. Where that goes wrong, it builds."""
+        async with self._builders:
+            worker = self._idle_builders.pop()
+            try:
+                message = {"kernel": kernel.model_dump(mode="json"), "device": lane.known["device"]}
+                return await self._call(worker, {**message, "timeout_s": timeout_s})
+            except EvaluatorError:
+                return {}
+            finally:
+                self._idle_builders.append(worker)
 
-    def _stop(self, grace_s: float = 10.0) -> str:
-        """Ends the supervisor, killed after `grace_s` seconds; its children die with it. Says how it had ended."""
-        process, channel = self._process, self._channel
-        self._process = self._channel = None
-        if channel is not None:
-            with contextlib.suppress(OSError):
-                channel.sock.shutdown(socket.SHUT_RDWR)
-            channel.close()
-        if process is None:
-            return "not running"
+    async def _call(self, worker: Worker, message: dict[str, Any]) -> dict[str, Any]:
+        """Asks a worker in a thread; one that is asked by a caller who gives up is ended."""
         try:
-            process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return f"exit code {process.returncode}"
+            return await asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, message)
+        except asyncio.CancelledError:
+            worker.stop(grace_s=0.0)  # what runs there is of no use to anybody any more
+            raise
 
     async def close(self) -> None:
-        """Ends the supervisor. Idempotent."""
-        await asyncio.to_thread(self._stop)
+        """Ends all processes. Idempotent."""
+        stops: list[Callable[[], str]] = [w.stop for w in (*(lane.worker for lane in self.lanes), *self._idle_builders)]
+        await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
 
-def _raised(error: dict[str, Any]) -> CudaForgeError:
-    kind = TaskError if error.get("kind") == "task" else EvaluatorError
-    return kind(str(error.get("message", "")), str(error.get("hint", "")))
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ends this process and its children when the process that started it has gone, whatever is being measured."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    kill_all()
-    os._exit(1)
-
-
-def main() -> None:
-    """Serves requests over a channel until it closes."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args()
-    channel = Channel(socket.socket(fileno=arguments.fd))
-    from cudaforge.engine.machine import resolve
-    from cudaforge.engine.supervisor import Supervisor
-
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    supervisor: Supervisor | None = None
-    while True:
-        try:
-            message, _ = channel.recv()
-        except Closed:
-            break
-        try:
-            if supervisor is None:
-                supervisor = Supervisor(arguments.home, resolve(arguments.device))
-            result = supervisor.handle(REQUEST.validate_python(message["request"]))
-            reply: dict[str, Any] = {"result": result.model_dump_json()}
-        except CudaForgeError as error:
-            kind = "task" if isinstance(error, TaskError) else "infrastructure"
-            reply = {"error": {"kind": kind, "message": error.message, "hint": error.hint}}
-        except Exception as error:  # a defect of ours is an infrastructure failure, and its trace is in the log
-            import traceback
-
-            traceback.print_exc()
-            if supervisor is not None:
-                supervisor.close()
-            text = f"the evaluator failed: {type(error).__name__}: {error}"
-            reply = {"error": {"message": text[:2000], "hint": f"See {arguments.home / 'logs' / 'evaluator.log'}."}}
-        try:
-            channel.send(reply)
-        except Closed:
-            break
-    if supervisor is not None:
-        supervisor.close()
-    kill_all()
-
-
-if __name__ == "__main__":
-    main()
+def _with_stages(found: Evaluation, built: dict[str, Any], waited: float) -> Evaluation:
+    """An evaluation with what went before its lane: the build beside it, in seconds, and the wait for its turn."""
+    stages = dict(found.stages_s)
+    update: dict[str, Any] = {}
+    if "build" in built:
+        stages["build"] = built["seconds"]
+        update["build"] = Build.model_validate(built["build"])
+    stages["wait for device"] = stages.get("wait for device", 0.0) + waited
+    return found.model_copy(update={**update, "stages_s": stages})

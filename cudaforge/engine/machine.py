@@ -38,6 +38,22 @@ def resolve(device: str) -> str:
     return f"cuda:{index or 0}"
 
 
+def gpu_count() -> int:
+    """How many GPUs torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def lease_name(device: str) -> str:
+    """What every process on this machine calls a device: a GPU's UUID, or `cpu`."""
+    if device == "cpu":
+        return device
+    import torch
+
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
 def describe(device: str, cache: Path) -> Device:
     """The device with its measured ceilings (measured once, then kept in `cache`)."""
     if device == "cpu":

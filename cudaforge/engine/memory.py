@@ -26,6 +26,10 @@ POISON = 0xFF
 """Every byte of fresh landing memory: NaN in every float format, -1 in every integer."""
 
 
+class NoRoomError(EvaluatorError):
+    """The device has too little memory left."""
+
+
 class Buffer:
     """Lendable memory with tensors laid out in it. `close()` gives it back; views must be gone by then."""
 
@@ -102,6 +106,14 @@ class Buffer:
             self._pointer = 0
 
 
+def free_bytes(device: str) -> int:
+    """Bytes of a GPU's memory that nobody has."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free)
+
+
 def _cuda_malloc(nbytes: int, device: str) -> int:
     import torch
 
@@ -112,7 +124,7 @@ def _cuda_malloc(nbytes: int, device: str) -> int:
             torch.cuda.empty_cache()
             code = cudart().cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(nbytes))
     if code == 2 or pointer.value is None:
-        raise EvaluatorError(
+        raise NoRoomError(
             f"the GPU has no room for a buffer of {nbytes / 2**30:.2f} GiB.", "Free the GPU, or use a smaller workload."
         )
     cuda_check(code, "cudaMalloc")

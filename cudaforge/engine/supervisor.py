@@ -13,9 +13,10 @@ import itertools
 import secrets
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cudaforge.engine import attribution, check, confine, machine, physics, profiler, sanitizer, timing, verdicts
 from cudaforge.engine.admission import RANDOM
@@ -33,6 +34,7 @@ from cudaforge.engine.hosts import (
     floating,
 )
 from cudaforge.engine.lease import lease
+from cudaforge.engine.memory import NoRoomError, free_bytes
 from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
 from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation
 from cudaforge.engine.session import Session, alone
@@ -70,7 +72,14 @@ REPEATS = 3
 SLOWED_GPU, SLOWED_CPU = 1.1, 2.0
 """A baseline that is slower by more beside a candidate than without it was slowed down. On a CPU noise alone does it,
 so there it only says that the numbers cannot be relied on."""
-KEPT_REFERENCES = 2
+MOST_REFERENCES, REFERENCES_SHARE = 8, 0.35
+"""Reference processes that are kept for tasks that may come again, and the share of the device's memory for them."""
+ROOM_SHARE = 0.4
+"""Share of a GPU's memory that ought to be free for whoever holds the device while this process waits for it."""
+ALONE_S = 120.0
+"""How long the times of eager without a candidate stand."""
+
+H = TypeVar("H", bound=Host)
 
 
 class Supervisor:
@@ -81,6 +90,7 @@ class Supervisor:
         self.cache = home / "cache"
         self.cache.mkdir(parents=True, exist_ok=True)
         self.device: Device = machine.describe(device, self.cache)
+        self.leased_as = machine.lease_name(device)
         self.references: dict[tuple[str, str], ReferenceHost] = {}
 
     def handle(self, request: Request) -> Result:
@@ -120,24 +130,15 @@ class Supervisor:
             return Baseline.model_validate_json(path.read_text()).model_copy(update={"cached": True})
         stages, flags, workloads = Stages(), set(), []
         for workload in task.meta.workloads:
-            with stages("reference"):
-                reference = self._reference(task, workload)
-            with stages("admission"), lease(self.home, self.where):
-                admitted, live = reference.admit()
-                reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
-            random_task = next((flag for flag in admitted if flag.startswith(RANDOM)), "")
-            if random_task:
-                raise TaskError(
-                    f"the task has no single right answer: {random_task.removeprefix(RANDOM)}",
-                    "Call self.eval() in the constructor, or leave out what draws random numbers.",
-                    file=task.name,
-                )
-            several = f" ({workload.name})" if len(task.meta.workloads) > 1 else ""
+            with self._held(stages):
+                with stages("reference"):
+                    reference = self._reference(task, workload)
+                several = f" ({workload.name})" if len(task.meta.workloads) > 1 else ""
+                admitted, live = self._admit(task, reference, stages)
+                found = measure(reference, self.device, stages, with_compile=options.compile_baseline)
             flags |= {f"task: {flag}{several}" for flag in admitted}
             if reference.no_float64:
                 flags.add(f"no float64 reference: {reference.no_float64}")
-            with lease(self.home, self.where):
-                found = measure(reference, self.device, stages, with_compile=options.compile_baseline)
             workloads.append(found.model_copy(update={"live_bytes": live}))
         result = Baseline(
             task=task.id,
@@ -152,6 +153,20 @@ class Supervisor:
         machine.write_atomically(path, result.model_dump_json())
         return result
 
+    def _admit(self, task: Task, reference: ReferenceHost, stages: Stages) -> tuple[tuple[str, ...], int]:
+        """Flags of the task, and the bytes of its inputs that matter; TaskError where it has no single right answer."""
+        with stages("admission"):
+            admitted, live = reference.admit()
+            reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
+        random_task = next((flag for flag in admitted if flag.startswith(RANDOM)), "")
+        if random_task:
+            raise TaskError(
+                f"the task has no single right answer: {random_task.removeprefix(RANDOM)}",
+                "Call self.eval() in the constructor, or leave out what draws random numbers.",
+                file=task.name,
+            )
+        return admitted, live
+
     # -- evaluate ----------------------------------------------------------------------------------------------
 
     def evaluate(self, task: Task, kernel: Kernel, options: EvaluateOptions) -> Evaluation:
@@ -164,14 +179,10 @@ class Supervisor:
         timings: list[WorkloadTiming] = []
         results: list[Correctness] = []
         for workload, base in zip(task.meta.workloads, baseline.workloads, strict=True):
-            reference = self._reference(task, workload)
-            with stages("wait for device"):
-                held = lease(self.home, self.where)
-                held.__enter__()
-            try:
+            with self._held(stages):
+                with stages("reference"):
+                    reference = self._reference(task, workload)
                 outcome = self._one_workload(reference, kernel, built, base, options, stages, account)
-            finally:
-                held.__exit__(None, None, None)
             if isinstance(outcome, Evaluation):
                 return outcome
             timings.append(outcome[0])
@@ -193,7 +204,8 @@ class Supervisor:
         self, kernel: Kernel, options: EvaluateOptions, stages: Stages, account: dict[str, Any]
     ) -> Built | Evaluation:
         try:
-            with stages("build"):
+            # On the CPU a compiler takes the cores on which somebody else may be timing.
+            with self._held(stages) if self.device.kind == "cpu" else contextlib.nullcontext(), stages("build"):
                 built = compile_kernel(kernel, self.device, self.cache, options.build_timeout_s)
         except BuildFailed as failed:
             account["build"] = failed.build
@@ -221,7 +233,7 @@ class Supervisor:
     ) -> tuple[WorkloadTiming, Correctness] | Evaluation:
         try:
             with stages("timing"):
-                before = alone(reference) if reference.gpu else None
+                before = self._eager_alone(reference) if reference.gpu else None
             with self._candidate(kernel, built, reference, options, stages, account) as candidate:
                 with stages("check"):
                     correctness, reason = self._check(reference, candidate, options.trials, account)
@@ -259,7 +271,9 @@ class Supervisor:
                 with stages("build"):
                     self._let_it_build(kernel, built, reference, options, account)
             with stages("load"):
-                candidate = CandidateHost(kernel, built, reference, options.run_timeout_s)
+                candidate = self._with_room(
+                    reference, lambda: CandidateHost(kernel, built, reference, options.run_timeout_s)
+                )
             yield candidate
         finally:
             if candidate is not None:
@@ -417,13 +431,13 @@ class Supervisor:
             pooled = Pooled()
             for _ in range(processes):
                 # Where a process's memory happens to lie makes a few per cent on a CPU: fresh for all sides.
-                self._forget(task, workload)
-                reference = self._reference(task, workload)
                 twin: ReferenceHost | None = None
                 try:
-                    with lease(self.home, self.where):
+                    with self._held(stages):
                         with stages("reference"):
-                            twin = self._twin(reference)
+                            self._forget(task, workload)
+                            reference = self._reference(task, workload)
+                            twin = self._with_room(reference, partial(self._twin, reference))
                             before = alone(reference)
                         with self._candidate(kernel, built, reference, options, stages, account) as candidate:
                             with stages("check"):
@@ -503,9 +517,9 @@ class Supervisor:
         """compute-sanitizer over one call, on the first workload; on the CPU there is none."""
         if self.device.kind != "cuda":
             return sanitizer.Findings()
-        reference = self._reference(task, task.meta.workloads[0])
-        reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
-        with stages("sanitizer"), lease(self.home, self.where):
+        with self._held(stages), stages("sanitizer"):
+            reference = self._reference(task, task.meta.workloads[0])
+            reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
             found = sanitizer.run(kernel, built, reference, options.run_timeout_s)
         machine.prove_usable(self.where)
         return found
@@ -522,9 +536,9 @@ class Supervisor:
             raise EvaluatorError(f"a kernel that does not build cannot be profiled: {built.reason}")
         profile = profiler.from_build(request, built, baseline, self.device)
         if self.device.kind == "cuda":
-            reference = self._reference(request.task, request.task.meta.workloads[0])
-            reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
-            with lease(self.home, self.where), machine.nvtx_range("profile"):
+            with self._held(stages), machine.nvtx_range("profile"):
+                reference = self._reference(request.task, request.task.meta.workloads[0])
+                reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
                 profile = profiler.with_ncu(profile, request, built, reference, self.cache)
             machine.prove_usable(self.where)
         return profile.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
@@ -538,10 +552,47 @@ class Supervisor:
             self._forget(task, workload)
         found = self.references.pop(key, None)
         if found is None:
-            while len(self.references) >= KEPT_REFERENCES:
-                self.references.pop(next(iter(self.references))).close()
-            found = ReferenceHost(task, workload, self.where, *self._inductor())
+            found = self._with_room(None, lambda: ReferenceHost(task, workload, self.where, *self._inductor()))
         self.references[key] = found
+        budget = int(self.device.memory_bytes * REFERENCES_SHARE)
+        while len(self.references) > MOST_REFERENCES or self._held_bytes() > max(budget, found.held_bytes):
+            self.references.pop(next(iter(self.references))).close()
+        return found
+
+    def _held_bytes(self) -> int:
+        return sum(reference.held_bytes for reference in self.references.values())
+
+    def _with_room(self, kept: ReferenceHost | None, start: Callable[[], H]) -> H:
+        """Starts a process; where memory is short, without the references of other tasks than `kept`."""
+        try:
+            return start()
+        except NoRoomError:
+            self._close_others(kept)
+            return start()
+
+    def _close_others(self, kept: ReferenceHost | None) -> None:
+        for key, reference in list(self.references.items()):
+            if reference is not kept:
+                self.references.pop(key).close()
+
+    @contextlib.contextmanager
+    def _held(self, stages: Stages) -> Iterator[None]:
+        """Holds the device. While somebody else has it, memory that it may need is given back."""
+        with contextlib.ExitStack() as stack:
+            with stages("wait for device"):
+                stack.enter_context(lease(self.leased_as, self._make_room))
+            yield
+
+    def _make_room(self) -> None:
+        if self.device.kind == "cuda" and free_bytes(self.where) < ROOM_SHARE * self.device.memory_bytes:
+            self._close_others(None)
+
+    def _eager_alone(self, reference: ReferenceHost) -> Session:
+        """Eager's times while no candidate lives, measured now or a short while ago."""
+        now = time.monotonic()
+        if reference.alone is None or now - reference.alone[0] > ALONE_S:
+            reference.alone = (now, alone(reference))
+        found: Session = reference.alone[1]
         return found
 
     def _inductor(self) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -60,10 +60,10 @@ def test_a_supervisor_that_is_killed_is_an_infrastructure_error_and_the_next_req
         asking = asyncio.create_task(
             evaluator.evaluate(EvaluateRequest(key="slow", task=scale_add(), kernel=slow, options=QUICK))
         )
-        while evaluator._process is None:
+        while evaluator.lanes[0].worker.process is None:
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        os.kill(evaluator._process.pid, signal.SIGKILL)
+        os.kill(evaluator.lanes[0].worker.process.pid, signal.SIGKILL)
         with pytest.raises(EvaluatorError, match="ended"):
             await asking
         found = await evaluator.evaluate(EvaluateRequest(key="next", task=scale_add(), kernel=cpp(), options=QUICK))

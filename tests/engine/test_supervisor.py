@@ -81,7 +81,7 @@ def test_a_lost_tail_is_described(supervisor: Supervisor) -> None:
     [
         (RIGHT, Verdict.PASSED, ""),
         ("return x + y", Verdict.INCORRECT, "output"),
-        ("return x * self.weight + y + 1e-3", Verdict.INCORRECT, "off by the constant 0.000999"),
+        ("return x * self.weight + y + 1e-3", Verdict.INCORRECT, "off by the constant 0.00"),
         ("return (x * self.weight + y).double()", Verdict.INCORRECT, "dtype float64"),
         ("return (x * self.weight + y).T", Verdict.INCORRECT, "shape"),
         ("return (x * self.weight + y, x)", Verdict.INCORRECT, "returns"),
