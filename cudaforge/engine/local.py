@@ -59,14 +59,15 @@ class LocalEvaluator:
     """Evaluates on this machine. `home` holds the caches.
 
     `device` is `cpu`, `cuda:N`, `cuda` (every GPU that torch sees) or `auto` (the same, else the CPU). Asking again
-    with a key that was answered in this session gives the same result.
+    with a key that was answered in this session gives the same result. `builders`: how many kernels are built at once
+    beside the lanes; by default as many as the cores allow.
     """
 
-    def __init__(self, home: Path, device: str = "auto") -> None:
+    def __init__(self, home: Path, device: str = "auto", builders: int | None = None) -> None:
         self.home, self.device = home, device
         self.lanes = [_Lane(home, device)]
         self._placed: dict[str, _Lane] = {}
-        builders = max(1, min(len(os.sched_getaffinity(0)) // CORES_A_BUILDER, MOST_BUILDERS))
+        builders = builders or max(1, min(len(os.sched_getaffinity(0)) // CORES_A_BUILDER, MOST_BUILDERS))
         self._idle_builders = [Worker("builder", home, device) for _ in range(builders)]
         self._builders = asyncio.Semaphore(builders)
         self._threads = ThreadPoolExecutor(builders + 64, "cudaforge-evaluator")

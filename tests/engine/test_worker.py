@@ -1,0 +1,162 @@
+"""Lanes and builders: what runs beside what, and which device measures which task."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tasks import KERNEL_CPP, cpp, scale_add
+
+from cudaforge.engine import local
+from cudaforge.engine.local import LocalEvaluator
+from cudaforge.engine.worker import Worker
+from cudaforge.errors import EvaluatorError
+from cudaforge.evaluation import Build, EvaluateRequest, Evaluation, Verdict
+from cudaforge.kernel import Kernel, Language
+from cudaforge.task import Task
+from cudaforge_profiling.devices import cpu_device
+from cudaforge_profiling.types import Device
+
+GPU = Device(kind="cuda", name="Test GPU", arch="sm_90a", units=1, memory_bytes=1 << 30, cache_bytes=1 << 20)
+BUILD_S, MEASURE_S = 0.3, 0.1
+
+
+class FakeWorker:
+    """Takes as long as a build or a measurement; keeps when it did what, for all workers of a test."""
+
+    done: list[tuple[str, str, float, float]] = []
+    gpus = 2
+    builders_fail = False
+
+    def __init__(self, role: str, home: Path, device: str) -> None:
+        self.role, self.device, self.stopped = role, device, 0
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        if self.role == "builder":
+            time.sleep(BUILD_S)
+            self.done.append(("build", message["kernel"]["files"]["kernel.cu"], started, time.monotonic()))
+            if self.builders_fail:
+                raise EvaluatorError("the evaluator's process ended (exit code -9).")
+            return {"build": Build(seconds=BUILD_S).model_dump(mode="json"), "seconds": BUILD_S}
+        if "request" not in message:
+            return {"where": "cuda:0", "gpus": self.gpus, "device": GPU.model_dump(mode="json")}
+        time.sleep(MEASURE_S)
+        request = message["request"]
+        self.done.append((self.device, request["task"]["name"], started, time.monotonic()))
+        found = Evaluation(
+            verdict=Verdict.INCORRECT,
+            reason="x",
+            task="t",
+            kernel="k",
+            device=GPU,
+            stages_s={"build": 0.0, "check": 0.1},
+        )
+        return {"result": found.model_dump_json()}
+
+    def stop(self, grace_s: float = 10.0) -> str:
+        self.stopped += 1
+        return "exit code 0"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    monkeypatch.setattr(local, "Worker", FakeWorker)
+    monkeypatch.setattr(FakeWorker, "done", [])
+    return FakeWorker
+
+
+def request(key: str, task: str = "one") -> EvaluateRequest:
+    source = f"// {key}"
+    kernel = Kernel.of(Language.CUDA, {"kernel.cu": source, "model.py": "class ModelNew: ..."})
+    return EvaluateRequest(key=key, task=Task.parse(f"# {task}\n{scale_add().source}", name=task), kernel=kernel)
+
+
+def test_builds_run_beside_the_lane_and_measurements_one_after_the_other(
+    tmp_path: Path, fake: type[FakeWorker]
+) -> None:
+    async def four() -> list[Evaluation]:
+        evaluator = LocalEvaluator(tmp_path, "cuda:0", builders=4)
+        try:
+            return await asyncio.gather(*(evaluator.evaluate(request(f"k{i}")) for i in range(4)))
+        finally:
+            await evaluator.close()
+
+    found = asyncio.run(four())
+    builds = [entry for entry in fake.done if entry[0] == "build"]
+    measured = sorted((entry for entry in fake.done if entry[0] == "cuda:0"), key=lambda entry: entry[2])
+    assert len(builds) == len(measured) == 4
+    assert max(started for *_, started, _ in builds) < min(ended for *_, ended in builds)  # all at once
+    assert all(before[3] <= after[2] for before, after in itertools.pairwise(measured))
+    assert all(e.stages_s["build"] == BUILD_S and e.build == Build(seconds=BUILD_S) for e in found)
+    assert max(e.stages_s["wait for device"] for e in found) > 2 * MEASURE_S
+
+
+def test_a_task_stays_with_its_device_and_devices_work_side_by_side(tmp_path: Path, fake: type[FakeWorker]) -> None:
+    async def six() -> None:
+        evaluator = LocalEvaluator(tmp_path, "auto", builders=4)
+        await asyncio.gather(*(evaluator.evaluate(request(f"k{i}", ("one", "two")[i % 2])) for i in range(6)))
+        await evaluator.close()
+
+    asyncio.run(six())
+    lanes = {(device, task) for device, task, *_ in fake.done if device != "build"}
+    assert {task for _, task in lanes} == {"one", "two"} and len(lanes) == 2
+    assert {device for device, _ in lanes} == {"auto", "cuda:1"}
+
+
+def test_where_a_builder_fails_the_lane_builds(tmp_path: Path, fake: type[FakeWorker], monkeypatch: Any) -> None:
+    monkeypatch.setattr(fake, "builders_fail", True)
+
+    async def one() -> Evaluation:
+        evaluator = LocalEvaluator(tmp_path, "cuda:0", builders=4)
+        return await evaluator.evaluate(request("k"))
+
+    assert asyncio.run(one()).verdict is Verdict.INCORRECT
+
+
+def test_one_key_is_one_question_also_at_the_same_time(tmp_path: Path, fake: type[FakeWorker]) -> None:
+    async def twice() -> list[Evaluation]:
+        evaluator = LocalEvaluator(tmp_path, "cuda:0", builders=4)
+        return await asyncio.gather(evaluator.evaluate(request("k")), evaluator.evaluate(request("k")))
+
+    first, second = asyncio.run(twice())
+    assert first == second and len([entry for entry in fake.done if entry[0] == "cuda:0"]) == 1
+
+
+def test_a_caller_who_gives_up_ends_what_it_asked_for(tmp_path: Path, fake: type[FakeWorker]) -> None:
+    async def cancelled() -> tuple[int, Evaluation]:
+        evaluator = LocalEvaluator(tmp_path, "cuda:0", builders=4)
+        asking = asyncio.create_task(evaluator.evaluate(request("k")))
+        await asyncio.sleep(BUILD_S + MEASURE_S / 2)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        worker: Any = evaluator.lanes[0].worker
+        return worker.stopped, await evaluator.evaluate(request("next"))
+
+    stopped, found = asyncio.run(cancelled())
+    assert stopped == 1 and found.verdict is Verdict.INCORRECT
+
+
+def test_a_builder_leaves_binary_or_diagnostics_in_the_cache(tmp_path: Path) -> None:
+    worker = Worker("builder", tmp_path, "cpu")
+    device = cpu_device().model_dump(mode="json")
+
+    def build(kernel: Kernel) -> dict[str, Any]:
+        return worker.ask({"kernel": kernel.model_dump(mode="json"), "device": device, "timeout_s": 120})
+
+    good, bad = cpp(), cpp(KERNEL_CPP.replace("rows =", "rows =="))
+    try:
+        first, again = build(good), build(good)
+        failed, failed_again = build(bad), build(bad)
+    finally:
+        worker.stop()
+    assert not first["build"]["cached"] and again["build"]["cached"] and again["seconds"] < first["seconds"]
+    assert not failed["build"]["cached"] and failed_again["build"]["cached"]
+    (kept,) = (tmp_path / "cache" / "build").glob("*-failed/failure.json")
+    assert any(d["severity"] == "error" and d["line"] for d in json.loads(kept.read_text())["diagnostics"])
