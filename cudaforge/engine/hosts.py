@@ -27,6 +27,7 @@ from cudaforge.engine.builder import Built
 from cudaforge.engine.memory import GUARD, INPUT_GUARD, Buffer, NoRoomError, free_bytes
 from cudaforge.engine.protocol import MAX_FDS, Slot, Spec
 from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
+from cudaforge.engine.waiting import Waiting
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import OutputError
 from cudaforge.kernel import Kernel, Language
@@ -360,7 +361,7 @@ class CandidateHost(Host):
     """A candidate process for one kernel on one workload. Every method raises CandidateFailed.
 
     `building`: the process that lets a Python-only kernel build itself: it may start programs, writes the kernel's
-    cache, and sees inputs of a throw-away seed.
+    cache, and sees inputs of a throw-away seed. `waiting`: the process is there already.
     """
 
     def __init__(
@@ -374,16 +375,36 @@ class CandidateHost(Host):
         write: tuple[str, ...] = (),
         extra_env: dict[str, str] | None = None,
         building: bool = False,
+        waiting: Waiting | None = None,
     ) -> None:
         super().__init__(reference.device)
         self.kernel, self.reference, self.timeout_s = kernel, reference, timeout_s
         self.seeded = False
         """Parameters come from the lent seed and the same construction order, not by name."""
+        if waiting is not None:
+            self.child, built = waiting.child, waiting.take(built)
+        else:
+            self.child = self._child(built, building, wrapper, write, extra_env)
+        try:
+            # What waited reads copies, which a compiler would not take for the same.
+            self._start(built, prebuilt=waiting is not None or (not building and not wrapper))
+        except BaseException:
+            self.close()
+            raise
+
+    def _child(
+        self,
+        built: Built,
+        building: bool,
+        wrapper: tuple[str, ...],
+        write: tuple[str, ...],
+        extra_env: dict[str, str] | None,
+    ) -> Child:
         cache = tuple(built.caches.values())
         limits = dict(LIMITS)
         if not self.gpu and not building and not wrapper:
-            limits["DATA"] = MOST_DATA + 8 * reference.nbytes
-        self.child = Child(
+            limits["DATA"] = MOST_DATA + 8 * self.reference.nbytes
+        return Child(
             "candidate",
             read=(str(built.package), *(() if building else cache)),
             write=(*write, *(cache if building else ())),
@@ -393,11 +414,6 @@ class CandidateHost(Host):
             extra_env={**built.caches, **(extra_env or {})},
             wrapper=wrapper,
         )
-        try:
-            self._start(built, prebuilt=not building and not wrapper)
-        except BaseException:
-            self.close()
-            raise
 
     def _start(self, built: Built, prebuilt: bool) -> None:
         reference = self.reference

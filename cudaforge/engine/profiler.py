@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from cudaforge.engine.builder import Built
 from cudaforge.engine.hosts import CandidateFailed, CandidateHost, ReferenceHost
 from cudaforge.engine.machine import write_atomically
 from cudaforge.engine.sandbox import ChildTimeout
+from cudaforge.engine.waiting import Waiting, new_folder
 from cudaforge.evaluation import Baseline, ProfileRequest
 from cudaforge_profiling.metrics import parse_query_metrics, resolve
 from cudaforge_profiling.ncu import command, parse_failure, parse_version
@@ -41,51 +43,109 @@ def from_build(request: ProfileRequest, built: Built, baseline: Baseline, device
     )
 
 
-def with_ncu(profile: Profile, request: ProfileRequest, built: Built, reference: ReferenceHost, cache: Path) -> Profile:
+@dataclass(frozen=True)
+class Setup:
+    """How ncu is called for a metric set on this device. `names`: what is asked for; `notes`: what was substituted."""
+
+    ncu: str
+    version: str
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+    source: bool
+
+    def command(self, report: Path) -> tuple[str, ...]:
+        """The command line up to the program."""
+        return tuple(
+            command(self.ncu, report, self.names, nvtx_range=RANGE, source=self.source, launch_count=MAX_LAUNCHES)
+        )
+
+
+class Profilers:
+    """ncu on one device. Once a metric set was asked for, a process for the next kernel waits under ncu."""
+
+    def __init__(self, device: Device, where: str, cache: Path) -> None:
+        self.device, self.where, self.cache = device, where, cache
+        self.setups: dict[str, Setup | str] = {}
+        self.waiting: dict[str, Waiting] = {}
+
+    def setup(self, metric_set: str) -> Setup | str:
+        """How ncu is called, or why it cannot be."""
+        if metric_set not in self.setups:
+            ncu = shutil.which("ncu")
+            if ncu is None:
+                return "ncu (Nsight Compute) is not installed"
+            version = parse_version(_output([ncu, "--version"]))
+            available = parse_query_metrics(_queried(ncu, version, self.device, self.cache))
+            names, notes = resolve(metric_set, available)
+            self.setups[metric_set] = Setup(ncu, version, tuple(names), tuple(notes), metric_set != "paper")
+        return self.setups[metric_set]
+
+    def ready(self, metric_set: str, *, settle: bool = False) -> None:
+        """Lets a process wait for the next kernel; with `settle`, until it has imported torch. No device is touched."""
+        setup = self.setup(metric_set)
+        waits = self.waiting.get(metric_set)
+        if isinstance(setup, str):
+            return
+        if waits is None or not waits.alive:
+            if waits is not None:
+                waits.close()
+            folder = new_folder(self.cache / "profiles")
+            waits = self.waiting[metric_set] = Waiting(folder, self.where, setup.command(_report(folder)))
+        if settle:
+            waits.settle()
+
+    def take(self, metric_set: str) -> Waiting:
+        """The process that waits, or a fresh one. The caller closes it."""
+        self.ready(metric_set)
+        return self.waiting.pop(metric_set)
+
+    def close(self) -> None:
+        """Ends what waits. Idempotent."""
+        for waits in self.waiting.values():
+            waits.close()
+        self.waiting = {}
+
+
+def _report(folder: Path) -> Path:
+    return folder / "writes" / "report.ncu-rep"
+
+
+def with_ncu(
+    profile: Profile, request: ProfileRequest, built: Built, reference: ReferenceHost, profilers: Profilers
+) -> Profile:
     """Adds what ncu says of the launches within one call. Never fails: what is missing is said in `unavailable`."""
-    ncu = shutil.which("ncu")
-    if ncu is None:
-        return profile.model_copy(update={"unavailable": "ncu (Nsight Compute) is not installed"})
-    version = parse_version(_output([ncu, "--version"]))
-    available = parse_query_metrics(_queried(ncu, version, profile.device, cache))
-    names, notes = resolve(request.metric_set, available)
-    scratch = cache / "profiles"
-    scratch.mkdir(parents=True, exist_ok=True)
-    report = scratch / f"{request.kernel.id}.ncu-rep"
-    report.unlink(missing_ok=True)
-    wrapper = command(
-        ncu, report, names, nvtx_range=RANGE, source=request.metric_set != "paper", launch_count=MAX_LAUNCHES
-    )
+    setup = profilers.setup(request.metric_set)
+    if isinstance(setup, str):
+        return profile.model_copy(update={"unavailable": setup})
+    notes, tool = setup.notes, f"ncu {setup.version}"
+    waits = profilers.take(request.metric_set)
+    report = _report(waits.folder)
     candidate: CandidateHost | None = None
     try:
-        candidate = CandidateHost(
-            request.kernel, built, reference, NCU_TIMEOUT_S, wrapper=tuple(wrapper), write=(str(scratch),)
-        )
+        candidate = CandidateHost(request.kernel, built, reference, NCU_TIMEOUT_S, waiting=waits)
         candidate.give_parameters()
         candidate.give_inputs(range(1))
         candidate.profile(RANGE)
         # ncu writes the report when the process under it has ended; it ends when the channel closes.
         candidate.child.channel.close()
         candidate.child.wait(NCU_TIMEOUT_S)
-    except (CandidateFailed, ChildTimeout) as failure:
-        said = candidate.child.output if candidate is not None else ""
-        why = parse_failure(said) or f"the profiled run failed: {failure}"
-        return profile.model_copy(update={"unavailable": why, "notes": notes, "tool": f"ncu {version}"})
-    finally:
-        if candidate is not None:
-            candidate.close()
-    try:
         seen = read(
             report,
             entry_functions=built.build.entry_functions,
-            metrics=names,
+            metrics=setup.names,
             sources=dict(request.kernel.files),
         )
-    except ReportError as error:
-        why = parse_failure(candidate.child.output) or str(error)
-        return profile.model_copy(update={"unavailable": why, "notes": notes, "tool": f"ncu {version}"})
-    data = report.read_bytes()
-    report.unlink()
+        data = report.read_bytes()
+    except (CandidateFailed, ChildTimeout) as failure:
+        why = parse_failure(waits.child.output) or f"the profiled run failed: {failure}"
+        return profile.model_copy(update={"unavailable": why, "notes": notes, "tool": tool})
+    except (ReportError, OSError) as error:
+        why = parse_failure(waits.child.output) or str(error)
+        return profile.model_copy(update={"unavailable": why, "notes": notes, "tool": tool})
+    finally:
+        if candidate is not None:
+            candidate.close()
+        waits.close()
     if len(data) > MAX_REPORT:
         notes = (*notes, f"the report of {len(data) >> 20} MiB was too large to keep")
     return profile.model_copy(
@@ -93,7 +153,7 @@ def with_ncu(profile: Profile, request: ProfileRequest, built: Built, reference:
             "launches": seen.launches,
             "hot_lines": seen.hot_lines,
             "notes": (*notes, *seen.notes),
-            "tool": f"ncu {version}",
+            "tool": tool,
             "report": data if len(data) <= MAX_REPORT else None,
         }
     )

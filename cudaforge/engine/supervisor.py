@@ -91,6 +91,7 @@ class Supervisor:
         self.cache.mkdir(parents=True, exist_ok=True)
         self.device: Device = machine.describe(device, self.cache)
         self.leased_as = machine.lease_name(device)
+        self.profilers = profiler.Profilers(self.device, device, self.cache)
         self.references: dict[tuple[str, str], ReferenceHost] = {}
 
     def handle(self, request: Request) -> Result:
@@ -536,11 +537,13 @@ class Supervisor:
             raise EvaluatorError(f"a kernel that does not build cannot be profiled: {built.reason}")
         profile = profiler.from_build(request, built, baseline, self.device)
         if self.device.kind == "cuda":
+            self.profilers.ready(request.metric_set, settle=True)
             with self._held(stages), machine.nvtx_range("profile"):
                 reference = self._reference(request.task, request.task.meta.workloads[0])
                 reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
-                profile = profiler.with_ncu(profile, request, built, reference, self.cache)
-            machine.prove_usable(self.where)
+                profile = profiler.with_ncu(profile, request, built, reference, self.profilers)
+                machine.prove_usable(self.where)
+            self.profilers.ready(request.metric_set)  # the next round's profile finds torch imported
         return profile.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
     # -- processes ---------------------------------------------------------------------------------------------
@@ -610,7 +613,8 @@ class Supervisor:
             found.close()
 
     def close(self) -> None:
-        """Ends the reference processes. Idempotent."""
+        """Ends the processes that are kept. Idempotent."""
+        self.profilers.close()
         for reference in self.references.values():
             reference.close()
         self.references = {}

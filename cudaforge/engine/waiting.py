@@ -1,0 +1,72 @@
+"""A candidate's process under a tool (ncu), started before anybody knows for which kernel; it imports torch meanwhile.
+
+Its cage is made at its start, so the kernel's package is copied to a place that it can read when there is a kernel. It
+has not touched the device until then, takes one kernel, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from cudaforge.engine.builder import Built, make_readable
+from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
+
+START_S = 120.0
+LIMITS = {"NPROC": 4096, "NOFILE": 4096}
+
+
+class Waiting:
+    """One such process. `folder` (new_folder) is its own: the tool may write in its `writes`; `close` removes it."""
+
+    def __init__(self, folder: Path, device: str, wrapper: tuple[str, ...]) -> None:
+        """Starts it. `wrapper` is the tool's command line. EvaluatorError where it cannot be started."""
+        self.folder = folder
+        self.reads = self.folder / "reads"
+        self.package, writes = self.reads / "package", self.folder / "writes"
+        self._caches = {"TORCH_EXTENSIONS_DIR": self.reads / "extensions", "TRITON_CACHE_DIR": self.reads / "triton"}
+        for path in (self.package, writes, *self._caches.values()):
+            path.mkdir(parents=True, exist_ok=True)
+        make_readable(self.folder)
+        self.child = Child(
+            "candidate",
+            read=(str(self.reads),),
+            write=(str(writes),),
+            limits=LIMITS,
+            device=device,
+            extra_env={name: str(path) for name, path in self._caches.items()},
+            wrapper=wrapper,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits."""
+        return self.child.alive
+
+    def settle(self) -> None:
+        """Waits until torch is imported, so that nobody holds a device meanwhile."""
+        with contextlib.suppress(ChildError, ChildDied, ChildTimeout):  # who uses it finds out
+            self.child.ask({"do": "map", "buffers": []}, START_S)
+
+    def take(self, built: Built) -> Built:
+        """Puts a kernel where the process can read it; returns the kernel as it finds it."""
+        package = self.package / built.package.name
+        shutil.copytree(built.package, package)
+        for name, path in self._caches.items():
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copytree(built.caches[name], path, dirs_exist_ok=True)
+        make_readable(self.reads)
+        return Built(package, built.build, {name: str(path) for name, path in self._caches.items()})
+
+    def close(self) -> None:
+        """Ends the process and removes its folder. Idempotent."""
+        self.child.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def new_folder(parent: Path) -> Path:
+    """A fresh folder for one, so that the tool's command line can name a file in its `writes`."""
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="waiting-", dir=parent))

@@ -1,0 +1,71 @@
+"""A process that waits under a tool takes the kernel that comes, and reads nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.tasks import cpp, module, scale_add
+
+from cudaforge.engine.builder import compile_kernel
+from cudaforge.engine.hosts import SETS, CandidateHost, first_errors
+from cudaforge.engine.recipes import NATURAL
+from cudaforge.engine.supervisor import Supervisor
+from cudaforge.engine.waiting import Waiting, new_folder
+from cudaforge.kernel import Kernel
+
+TOOL = ("/usr/bin/env", "A_TOOL=is here")
+
+
+@pytest.mark.parametrize("kernel", [cpp(), module("return torch.addcmul(y, x, self.weight)")], ids=["cpp", "module"])
+def test_it_runs_a_kernel_that_came_after_its_start(tmp_path: Path, kernel: Kernel) -> None:
+    supervisor = Supervisor(tmp_path, "cpu")
+    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL)
+    try:
+        waits.settle()
+        assert waits.alive
+        task = scale_add()
+        built = compile_kernel(kernel, supervisor.device, supervisor.cache, 120)
+        reference = supervisor._reference(task, task.meta.workloads[0])
+        reference.make_trials([1, 2], [NATURAL] * SETS, perturb=True)
+        candidate = CandidateHost(kernel, built, reference, 60, waiting=waits)
+        candidate.give_parameters()
+        candidate.give_inputs(range(SETS))
+        said = candidate.run()
+        assert not any(first_errors(candidate.compare(i, said[i])) for i in range(SETS))
+        candidate.close()
+        assert not waits.alive
+    finally:
+        waits.close()
+        supervisor.close()
+    assert list((tmp_path / "profiles").iterdir()) == []
+
+
+def test_it_sees_its_own_folder_and_no_other_kernels(tmp_path: Path) -> None:
+    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL)
+    other = new_folder(tmp_path / "profiles") / "secret.txt"
+    other.write_text("another kernel's")
+    other.chmod(0o644)
+    look = f"""
+import os
+seen = []
+for path in ({str(other)!r}, {str(waits.folder / "writes" / "new")!r}):
+    try:
+        open(path, "r" if path.endswith("txt") else "w").close()
+        seen.append(os.path.basename(path))
+    except OSError:
+        pass
+raise RuntimeError(f"saw {{seen}}, {{os.environ.get('A_TOOL')}}")
+"""
+    package = waits.package / "looks"
+    package.mkdir()
+    (package / "__init__.py").write_text(look)
+    (package / "__init__.py").chmod(0o644)
+    package.chmod(0o755)
+    try:
+        message = {"do": "load", "package": str(package), "device": "cpu", "dtype": "", "allow_tf32": False}
+        message |= {"init": [], "init_slots": [], "init_seed": 1}
+        with pytest.raises(Exception, match=r"saw \['new'\], is here"):
+            waits.child.ask(message, 60)
+    finally:
+        waits.close()
