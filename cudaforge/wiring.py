@@ -255,10 +255,12 @@ def serve_spool(
 
     Needs only what an evaluator host has: no langgraph, openai, sqlmodel or fastapi.
     """
+    from cudaforge.engine.local import LocalEvaluator
     from cudaforge.engine.spool import run_server
 
-    evaluator = make_evaluator("local" if device == "auto" else f"local:{device}", home)
-    return run_server(directory, evaluator, drain=drain, lease_s=lease_s, name=name, say=say)
+    _, where = evaluator_of("local" if device == "auto" else f"local:{device}")
+    evaluator = LocalEvaluator(home, where)
+    return run_server(directory, evaluator, drain=drain, slots=evaluator.slots, lease_s=lease_s, name=name, say=say)
 
 
 def pack_home(home: Path | None, output: Path) -> Packed:

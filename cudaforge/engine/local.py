@@ -71,7 +71,7 @@ class LocalEvaluator:
         self._idle_builders = [Worker("builder", home, device) for _ in range(builders)]
         self._builders = asyncio.Semaphore(builders)
         self._threads = ThreadPoolExecutor(builders + 64, "cudaforge-evaluator")
-        self._first = asyncio.Lock()
+
         self._keys: dict[str, asyncio.Lock] = {}
         self._done: dict[str, Result] = {}
 
@@ -99,6 +99,13 @@ class LocalEvaluator:
         assert isinstance(result, Verification)
         return result
 
+    async def slots(self) -> int:
+        """How many requests are worth having in flight: those that can be built and measured at the same time."""
+        first = await self._known(self.lanes[0])
+        if first["device"]["kind"] == "cpu":
+            return 1
+        return len(self.lanes) + len(self._idle_builders)
+
     async def _request(self, request: Request) -> Result:
         async with self._keys.setdefault(request.key, asyncio.Lock()):
             if request.key not in self._done:
@@ -119,19 +126,23 @@ class LocalEvaluator:
 
     async def _lane(self, task: str) -> _Lane:
         """The lane that measures this task: always the same, at first the one with the fewest tasks."""
-        async with self._first:
-            first = self.lanes[0]
-            if not first.known:
-                first.known = await self._call(first.worker, {"do": "describe"})
-                if self.device in ("auto", "cuda") and first.known["where"] != "cpu":
-                    self.lanes += [_Lane(self.home, f"cuda:{i}") for i in range(1, int(first.known["gpus"]))]
-            if task not in self._placed:
-                self._placed[task] = min(self.lanes, key=lambda lane: lane.tasks)
-                self._placed[task].tasks += 1
-            lane = self._placed[task]
+        await self._known(self.lanes[0])
+        if task not in self._placed:
+            self._placed[task] = min(self.lanes, key=lambda lane: lane.tasks)
+            self._placed[task].tasks += 1
+        await self._known(self._placed[task])
+        return self._placed[task]
+
+    async def _known(self, lane: _Lane) -> dict[str, Any]:
+        """What a lane says of its device; the first lane's answer says how many others there are."""
+        if lane.known:
+            return lane.known
+        async with lane.turn:
             if not lane.known:
                 lane.known = await self._call(lane.worker, {"do": "describe"})
-            return lane
+                if lane is self.lanes[0] and self.device in ("auto", "cuda") and lane.known["where"] != "cpu":
+                    self.lanes += [_Lane(self.home, f"cuda:{i}") for i in range(1, int(lane.known["gpus"]))]
+        return lane.known
 
     async def _build(self, kernel: Kernel, timeout_s: float, lane: _Lane) -> dict[str, Any]:
         """Builds beside the lane, which then finds what became of it in the cache. Where that goes wrong, it builds."""

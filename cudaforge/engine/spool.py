@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, assert_never
@@ -130,14 +130,17 @@ async def serve(
     evaluator: Evaluator,
     *,
     drain: bool = False,
+    slots: Callable[[], Awaitable[int]] | None = None,
     lease_s: float = LEASE_S,
     poll_s: float = 1.0,
     name: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Answers the requests in a spool folder, one at a time, with `evaluator`, which the caller closes.
+    """Answers the requests in a spool folder with `evaluator`, which the caller closes.
 
     Args:
+        slots: says how many requests to claim at a time, asked when there is one: more than one where the evaluator
+            builds one kernel while it measures another.
         drain: return when no request waits; otherwise serve until cancelled. What a live evaluator has claimed does
             not wait.
         lease_s: seconds of silence (kill -9, power cut) after which others take the claim over. A thread keeps the
@@ -149,38 +152,50 @@ async def serve(
     Returns:
         How many requests were answered, errors among them.
 
-    Cancelling gives the current claim back for others to take. Raises EvaluatorError where the folder cannot be a
+    Cancelling gives the present claims back for others to take. Raises EvaluatorError where the folder cannot be a
     spool, or fails while draining; without `drain`, a folder that fails is tried again, as shared folders recover.
     """
     spool = Spool(directory)
     owner = _owner(name)
-    answered = 0
-    trouble = ""
+    answered, at_once, trouble = 0, 1, ""
+    working: set[asyncio.Task[None]] = set()
     try:
         spool.create()
         spool.sweep()
         with _alive(spool, owner, lease_s):
             say(f"{owner} serves {directory}")
-            while True:
-                try:
-                    for line in spool.reap():
-                        say(line)
-                    claim = spool.claim(owner)
-                    if claim is not None:
-                        await _work(spool, claim, owner, evaluator, poll_s, say)
-                        answered += 1
-                    trouble = ""
-                except OSError as error:
-                    if drain:
-                        raise
-                    if str(error) != trouble:
-                        trouble = str(error)
-                        say(f"the spool fails, trying on: {trouble}")
-                    claim = None
-                if claim is None:
-                    if drain:
-                        return answered
-                    await asyncio.sleep(poll_s)
+            try:
+                while True:
+                    try:
+                        for line in spool.reap():
+                            say(line)
+                        while len(working) < at_once and (claim := spool.claim(owner)) is not None:
+                            working.add(asyncio.create_task(_work(spool, claim, owner, evaluator, poll_s, say)))
+                            if slots is not None:
+                                with suppress(EvaluatorError):  # who is at work finds out, too
+                                    at_once, slots = await slots(), None
+                        if not working:
+                            if drain:
+                                return answered
+                            await asyncio.sleep(poll_s)
+                            continue
+                        wait_s = poll_s if len(working) < at_once else None
+                        done, working = await asyncio.wait(working, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                        answered += len(done)
+                        for task in done:
+                            await task
+                        trouble = ""
+                    except OSError as error:
+                        if drain:
+                            raise
+                        if str(error) != trouble:
+                            trouble = str(error)
+                            say(f"the spool fails, trying on: {trouble}")
+                        await asyncio.sleep(poll_s)
+            finally:
+                for task in working:
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
     except OSError as error:
         raise EvaluatorError(f"The spool {directory} cannot be used: {error}.", "Is the folder writable?") from None
 
@@ -243,12 +258,13 @@ def run_server(
     evaluator: Evaluator,
     *,
     drain: bool = False,
+    slots: Callable[[], Awaitable[int]] | None = None,
     lease_s: float = LEASE_S,
     poll_s: float = 1.0,
     name: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """`serve` as a whole process: SIGTERM and Ctrl-C give the current claim back. Closes `evaluator`.
+    """`serve` as a whole process: SIGTERM and Ctrl-C give the present claims back. Closes `evaluator`.
 
     Returns an exit code: 0 when drained, 130 when stopped by a signal. Raises as `serve` does.
     """
@@ -258,7 +274,9 @@ def run_server(
         assert serving is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
         try:
-            await serve(directory, evaluator, drain=drain, lease_s=lease_s, poll_s=poll_s, name=name, say=say)
+            await serve(
+                directory, evaluator, drain=drain, slots=slots, lease_s=lease_s, poll_s=poll_s, name=name, say=say
+            )
         finally:
             await evaluator.close()
 
@@ -286,10 +304,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from cudaforge.engine.local import LocalEvaluator
 
+        evaluator = LocalEvaluator(home, options.device)
         return run_server(
             options.spool,
-            LocalEvaluator(home, options.device),
+            evaluator,
             drain=options.drain,
+            slots=evaluator.slots,
             lease_s=options.lease,
             name=options.name,
             say=lambda line: print(time.strftime("%H:%M:%S"), line, flush=True),

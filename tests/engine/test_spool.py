@@ -453,3 +453,52 @@ def test_two_runs_ask_at_once(spool: Spool) -> None:
             await asyncio.wait([server])
 
     assert len(asyncio.run(whole())) == 6
+
+
+# -- several at a time ---------------------------------------------------------------------------------------------
+
+
+class Crowded(SmallEvaluator):
+    """Takes a moment for each evaluation, and knows how many there were at once."""
+
+    now = most = 0
+
+    async def evaluate(self, request: EvaluateRequest) -> Evaluation:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.2)
+        self.now -= 1
+        return await super().evaluate(request)
+
+
+def test_an_evaluator_may_have_several_claims(spool: Spool, log: Path) -> None:
+    evaluator, asked = Crowded(log), []
+    for i in range(5):
+        spool.submit(evaluate_request(f"k{i}"))
+
+    async def slots() -> int:
+        asked.append(len(names(spool.claimed)))
+        return 3
+
+    assert asyncio.run(serve(spool.directory, evaluator, drain=True, slots=slots, poll_s=0.01)) == 5
+    assert evaluator.most == 3 and asked == [1]
+    assert all(ask(spool, evaluate_request(f"k{i}")).passed for i in range(5)) and is_clean(spool)
+
+
+def test_all_claims_are_given_back_by_who_stops(spool: Spool, log: Path) -> None:
+    for i in range(3):
+        spool.submit(evaluate_request(f"k{i}"))
+
+    async def slots() -> int:
+        return 2
+
+    async def stopped() -> None:
+        serving = asyncio.create_task(serve(spool.directory, Crowded(log), slots=slots, poll_s=0.01))
+        while len(names(spool.claimed)) < 2:
+            await asyncio.sleep(0.01)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(stopped())
+    assert len(names(spool.requests)) == 3 and not names(spool.claimed)
