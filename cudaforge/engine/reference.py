@@ -15,6 +15,7 @@ import types
 from typing import Any
 
 import torch
+from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from cudaforge.engine import recipes
@@ -103,7 +104,7 @@ class Reference(Runner):
         inputs = draws[0]
         versions = [t._version for t in _packed(inputs)[1]]
         with torch.inference_mode():
-            with FlopCounterMode(display=False) as counter:
+            with _flop_counter() as counter:
                 out = self.model(*inputs)
             flops = counter.get_total_flops()
             tensors: list[torch.Tensor] = []
@@ -258,6 +259,15 @@ class Reference(Runner):
     def _expected64(self, inputs: list[Any]) -> Any:
         model = copy.deepcopy(self.model).double()
         return model(*[_double(value) for value in inputs])
+
+
+def _flop_counter() -> FlopCounterMode:
+    """torch's counter, without what imports torch._dynamo at the first operation (1 to 4 s): see guards.py."""
+    mode: Any = getattr(flop_counter, "_FlopCounterMode", None)
+    wrapped: Any = getattr(mode, "__torch_dispatch__", None)
+    if hasattr(wrapped, "__wrapped__"):
+        mode.__torch_dispatch__ = wrapped.__wrapped__
+    return FlopCounterMode(display=False)
 
 
 def _constant(value: torch.Tensor) -> bool:
