@@ -172,8 +172,9 @@ def test_after_an_attack_on_the_harness_a_good_kernel_must_be_right() -> None:
     crashed = evaluation(Verdict.RUNTIME_ERROR)
     wrong = evaluation(Verdict.INCORRECT)
     good = evaluation(Verdict.PASSED)
+    # Attacks come last, the report keeps the order that was asked for.
     report, _ = report_of(
-        Scripted({"forged_stdout": [crashed], "honest_fused": [wrong, good]}), "forged_stdout", "honest_fused"
+        Scripted({"forged_stdout": [crashed], "honest_fused": [good, wrong]}), "forged_stdout", "honest_fused"
     )
     attack, honest = report.findings
     assert attack.outcome.status == "caught" and attack.after is not None
@@ -186,3 +187,25 @@ def test_an_evaluator_that_fails_is_infrastructure() -> None:
     report, _ = report_of(Scripted({}), "pointer_cache")
     assert report.findings[0].outcome == suite.Outcome(status="infrastructure", why="no worker")
     assert report.findings[0].verdict is None and not report.ok
+
+
+def test_several_cases_may_be_in_flight_and_attacks_on_the_harness_are_made_alone() -> None:
+    class Crowded(Scripted):
+        flying: list[str] = []
+        seen: list[tuple[str, ...]] = []
+
+        async def evaluate(self, request: EvaluateRequest) -> Evaluation:
+            name = next(case.name for case in CPU if case.kernel == request.kernel)
+            self.flying.append(name)
+            self.seen.append(tuple(self.flying))
+            await asyncio.sleep(0.01)
+            self.flying.remove(name)
+            return await super().evaluate(request)
+
+    names = ("forged_stdout", "honest_fused", "pointer_cache", "obfuscated_cache", "half_output")
+    evaluator = Crowded({}, evaluation(Verdict.PASSED))
+    chosen = [BY_NAME[name] for name in names]
+    report = asyncio.run(run(evaluator, chosen, EvaluateOptions(), at_once=3))  # type: ignore[arg-type]
+    assert tuple(finding.case for finding in report.findings) == names
+    assert max(map(len, evaluator.seen)) == 3
+    assert all(flying == ("forged_stdout",) for flying in evaluator.seen if "forged_stdout" in flying)
