@@ -26,20 +26,22 @@ def lease(device: str, waits: Callable[[], None] = lambda: None, folder: Path = 
 
     `waits` is called once if somebody else holds it. The lock dies with the process that holds it.
     """
-    file = _open(folder, device)
-    try:
+    with contextlib.ExitStack() as files:
         started = time.monotonic()
+        turnstile, file = (_open(folder, name, files) for name in (f"{device}-next", device))
+        # Whoever waits for the device waits in the turnstile, so that who has it cannot take it again at once.
         try:
+            fcntl.flock(turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waits()
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
             fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield time.monotonic() - started
-    finally:
-        os.close(file)
 
 
-def _open(folder: Path, device: str) -> int:
+def _open(folder: Path, device: str, files: contextlib.ExitStack) -> int:
     """The lock file, usable by every user of the machine; nobody else's link is followed."""
     try:
         if not folder.exists():
@@ -49,6 +51,7 @@ def _open(folder: Path, device: str) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EvaluatorError(f"the lease of {device} cannot be opened: {error}", f"Look at {folder}.") from None
+    files.callback(os.close, file)
     found = os.fstat(file)
     if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:
         os.fchmod(file, 0o666)  # the umask had its way

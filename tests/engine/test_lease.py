@@ -45,7 +45,19 @@ def test_who_comes_second_waits_and_is_told_so_once(tmp_path: Path) -> None:
 
 def test_devices_have_leases_of_their_own(tmp_path: Path) -> None:
     with lease("GPU-1", folder=tmp_path), lease("GPU-2", folder=tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["GPU-1.lock", "GPU-2.lock"]
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["GPU-1-next.lock", "GPU-1.lock", "GPU-2-next.lock", "GPU-2.lock"]
+
+
+def test_who_has_had_it_comes_after_who_waits(tmp_path: Path) -> None:
+    with lease("GPU-1", folder=tmp_path):
+        command = [sys.executable, "-c", HOLD, "GPU-1", str(tmp_path), "0.3"]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(1.0)  # it has started and waits
+    with lease("GPU-1", folder=tmp_path):  # asked for at once, and yet the other one was first
+        assert other.wait(10) == 0
+    assert other.stdout is not None
+    other.stdout.close()
 
 
 def test_a_holder_that_dies_holds_no_longer(tmp_path: Path) -> None:
