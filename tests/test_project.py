@@ -48,7 +48,7 @@ def test_public_names_load_when_used() -> None:
     assert _python("import cudaforge; print(all(getattr(cudaforge, n) for n in cudaforge.__all__))") == "True"
 
 
-BESIDE_A_CANDIDATE = ("calls", "candidate", "confine", "gate", "guards", "protocol", "trace", "zygote")
+BESIDE_A_CANDIDATE = ("calls", "candidate", "confine", "gate", "guards", "inline", "protocol", "trace", "zygote")
 """Modules of cudaforge.engine; .importlinter lists the same."""
 
 

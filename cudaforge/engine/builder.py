@@ -3,7 +3,8 @@
 The compiler runs with our flags in a cage of its own and sees no input. What it says becomes structured
 diagnostics. A `triton` or `module` kernel has no compiler call of ours: it builds itself when it is loaded and first
 run, in a process that may start compilers and sees inputs of a throw-away seed, into a cache folder that belongs to
-its package; the process that is judged reads that folder and may start nothing.
+its package; the process that is judged reads that folder and may start nothing. What such a kernel builds through
+torch's load_inline is served by inline.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cudaforge import kernel_loader
+from cudaforge.engine import inline
 from cudaforge.engine.sandbox import run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
@@ -206,6 +208,8 @@ def _cache_key(kernel: Kernel, device: Device) -> str:
     parts = [device.arch, torch.__version__, tvm_ffi.__version__, Path(kernel_loader.__file__).read_text()]
     if kernel.language.source_name:
         parts += [compiler_version(_compiler(kernel)), device.name if device.kind == "cpu" else ""]
+    else:
+        parts += [inline.fingerprint()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 

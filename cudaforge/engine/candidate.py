@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from cudaforge.engine import inline
 from cudaforge.engine.calls import Borrowed, Calls, Pool, describe, land, poisoned_allocations
 from cudaforge.engine.guards import GuardedAllocations
 from cudaforge.engine.protocol import Channel, Slot, serve, spec_of, unpack
@@ -146,7 +147,9 @@ class Candidate(Runner):
         torch.backends.cuda.matmul.allow_tf32 = message["allow_tf32"]
         torch.backends.cudnn.allow_tf32 = message["allow_tf32"]
         if message.get("prebuilt"):
-            use_what_was_built()
+            inline.use_what_was_built()
+        else:
+            inline.accelerate()
         init = unpack(message["init"], self.borrowed.tensors("init", message["init_slots"]))
         module = _import_package(Path(message["package"]))
         torch.manual_seed(message["init_seed"])
@@ -211,34 +214,6 @@ class Candidate(Runner):
             self._synchronize()
             torch.cuda.nvtx.range_pop()
         return {}
-
-
-def use_what_was_built() -> None:
-    """Makes torch.utils.cpp_extension load what the builder's process has built, in place of building.
-
-    This process may start no compiler, and its build cache is read-only. The sources must come out the same.
-    """
-    import torch.utils.cpp_extension
-
-    extension: Any = torch.utils.cpp_extension
-
-    class NoLock:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-
-        def try_acquire(self) -> bool:
-            return True
-
-        def release(self) -> None: ...
-
-    def built(name: str, build_directory: str, **_: Any) -> None:
-        if not (Path(build_directory) / f"{name}.so").is_file():
-            raise ImportError(
-                f"extension {name} was not built when the kernel was built: what a kernel builds must be the same in "
-                "every process"
-            )
-
-    extension.FileBaton = NoLock
-    extension._write_ninja_file_and_build_library = built
 
 
 def _import_package(folder: Path) -> Any:

@@ -386,8 +386,7 @@ class CandidateHost(Host):
         else:
             self.child = self._child(built, building, wrapper, write, extra_env)
         try:
-            # What waited reads copies, which a compiler would not take for the same.
-            self._start(built, prebuilt=waiting is not None or (not building and not wrapper))
+            self._start(built, prebuilt=not building)
         except BaseException:
             self.close()
             raise
