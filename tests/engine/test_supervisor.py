@@ -248,7 +248,7 @@ def test_a_task_that_a_cheap_answer_would_pass_is_flagged(supervisor: Supervisor
 @pytest.mark.parametrize(
     ("attack", "words"),
     [
-        ("import os; os.fork()", "Operation not permitted"),
+        ("import os; os.fork() or os._exit(0)", "Operation not permitted"),
         ("import subprocess; subprocess.run(['true'])", "Operation not permitted"),
         ("open('/etc/cudaforge-was-here', 'w')", "Error"),
         ("open(__file__, 'a')", "Error"),
