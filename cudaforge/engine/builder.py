@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from cudaforge import kernel_loader
 from cudaforge.engine import inline
-from cudaforge.engine.sandbox import run_caged
+from cudaforge.engine.sandbox import PROGRAMS, Child, ChildDied, ChildError, ChildTimeout, run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
 from cudaforge.kernel import Kernel
@@ -73,6 +73,13 @@ class Built:
     build: Build
     caches: dict[str, str]
     """Environment variables that lead load_inline and Triton to this package's own build cache."""
+    settings: dict[str, str]
+    """Other environment variables of every process that imports the package (`settings_for`)."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process that imports the package finds in its environment."""
+        return {**self.caches, **self.settings}
 
 
 def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float) -> Built:
@@ -80,10 +87,11 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
     folder = cache / "build" / f"{kernel.id}-{_cache_key(kernel, device)}"
     done = folder / "build.json"
     caches = {"TORCH_EXTENSIONS_DIR": str(folder / "extensions"), "TRITON_CACHE_DIR": str(folder / "triton")}
+    settings = settings_for(device)
     if done.is_file():
         build = Build.model_validate_json(done.read_text())
         os.utime(folder)
-        return Built(folder / kernel.id, build.model_copy(update={"cached": True, "seconds": 0.0}), caches)
+        return Built(folder / kernel.id, build.model_copy(update={"cached": True, "seconds": 0.0}), caches, settings)
     failure = folder.with_name(f"{folder.name}-failed")
     if (failure / "failure.json").is_file():
         raise _Failure.model_validate_json((failure / "failure.json").read_text()).again()
@@ -106,7 +114,32 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
         except OSError:
             if not done.is_file():  # another process was quicker: its result is the same
                 raise
-    return Built(folder / kernel.id, build, caches)
+    return Built(folder / kernel.id, build, caches, settings)
+
+
+def settings_for(device: Device) -> dict[str, str]:
+    """Environment variables that make load_inline build for this device without asking one."""
+    match = re.fullmatch(r"sm_(\d+)(\d)(\w?)", device.arch) if device.kind == "cuda" else None
+    return {"TORCH_CUDA_ARCH_LIST": f"{match[1]}.{match[2]}{match[3]}"} if match else {}
+
+
+def build_ahead(kernel: Kernel, built: Built, timeout_s: float) -> None:
+    """Imports a Python-only kernel in a cage without a device, so that what it compiles with load_inline is compiled
+    beside the device. Where that fails, it is built when it is loaded, and what is wrong is said then."""
+    if not any("cpp_extension" in text for text in kernel.files.values()):
+        return
+    caches = tuple(built.caches.values())
+    child = Child(
+        "candidate", read=(str(built.package),), write=caches, programs=True, limits=PROGRAMS, extra_env=built.env
+    )
+    try:
+        child.started(60.0)
+        child.ask({"do": "build", "package": str(built.package)}, timeout_s)
+    except (ChildError, ChildDied, ChildTimeout):
+        for lock in Path(built.caches["TORCH_EXTENSIONS_DIR"]).rglob("lock"):
+            lock.unlink(missing_ok=True)  # who died in between would be waited for
+    finally:
+        child.close()
 
 
 def _keep(failed: BuildFailed, new: Path, folder: Path) -> None:

@@ -166,6 +166,12 @@ class Candidate(Runner):
             named, parameters = [], set()
         return {"parameters": [[name, *spec_of(tensor), name in parameters] for name, tensor in named]}
 
+    def build(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Imports the package, so that what it compiles by then is compiled. No device is needed."""
+        inline.accelerate()
+        _import_package(Path(message["package"]))
+        return {}
+
     def parameters(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Copies lent values into the model by name; copy_ bumps the version, so prepacked weights can notice."""
         own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
@@ -228,7 +234,7 @@ def _import_package(folder: Path) -> Any:
     return module
 
 
-HANDLERS = ("load", "parameters", "check", "profile", *RUNNER_HANDLERS)
+HANDLERS = ("load", "build", "parameters", "check", "profile", *RUNNER_HANDLERS)
 
 
 def answer(channel: Channel) -> None:

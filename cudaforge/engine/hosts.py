@@ -410,7 +410,7 @@ class CandidateHost(Host):
             programs=building,
             limits=limits,
             device=self.device,
-            extra_env={**built.caches, **(extra_env or {})},
+            extra_env={**built.env, **(extra_env or {})},
             wrapper=wrapper,
         )
 

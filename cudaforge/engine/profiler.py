@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cudaforge.engine.builder import Built
+from cudaforge.engine.builder import Built, settings_for
 from cudaforge.engine.hosts import CandidateFailed, CandidateHost, ReferenceHost
 from cudaforge.engine.machine import write_atomically
 from cudaforge.engine.sandbox import ChildTimeout
@@ -90,7 +90,8 @@ class Profilers:
             if waits is not None:
                 waits.close()
             folder = new_folder(self.cache / "profiles")
-            waits = self.waiting[metric_set] = Waiting(folder, self.where, setup.command(_report(folder)))
+            command_line = setup.command(_report(folder))
+            waits = self.waiting[metric_set] = Waiting(folder, self.where, command_line, settings_for(self.device))
         if settle:
             waits.settle()
 

@@ -21,8 +21,9 @@ LIMITS = {"NPROC": 4096, "NOFILE": 4096}
 class Waiting:
     """One such process. `folder` (new_folder) is its own: the tool may write in its `writes`; `close` removes it."""
 
-    def __init__(self, folder: Path, device: str, wrapper: tuple[str, ...]) -> None:
-        """Starts it. `wrapper` is the tool's command line. EvaluatorError where it cannot be started."""
+    def __init__(self, folder: Path, device: str, wrapper: tuple[str, ...], settings: dict[str, str]) -> None:
+        """Starts it. `wrapper` is the tool's command line, `settings` those of every kernel's package (Built.settings).
+        EvaluatorError where it cannot be started."""
         self.folder = folder
         self.reads = self.folder / "reads"
         self.package, writes = self.reads / "package", self.folder / "writes"
@@ -36,7 +37,7 @@ class Waiting:
             write=(str(writes),),
             limits=LIMITS,
             device=device,
-            extra_env={name: str(path) for name, path in self._caches.items()},
+            extra_env={**{name: str(path) for name, path in self._caches.items()}, **settings},
             wrapper=wrapper,
         )
 
@@ -58,7 +59,7 @@ class Waiting:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copytree(built.caches[name], path, dirs_exist_ok=True)
         make_readable(self.reads)
-        return Built(package, built.build, {name: str(path) for name, path in self._caches.items()})
+        return Built(package, built.build, {name: str(path) for name, path in self._caches.items()}, built.settings)
 
     def close(self) -> None:
         """Ends the process and removes its folder. Idempotent."""

@@ -139,14 +139,17 @@ class _Builder:
         self.cache = home / "cache"
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        from cudaforge.engine.builder import BuildFailed, BuildTimeout, compile_kernel
+        from cudaforge.engine.builder import BuildFailed, BuildTimeout, build_ahead, compile_kernel
         from cudaforge.kernel import Kernel
         from cudaforge_profiling.types import Device
 
         kernel, device = Kernel.model_validate(message["kernel"]), Device.model_validate(message["device"])
-        started = time.monotonic()
+        started, timeout_s = time.monotonic(), float(message["timeout_s"])
         try:
-            build = compile_kernel(kernel, device, self.cache, float(message["timeout_s"])).build
+            built = compile_kernel(kernel, device, self.cache, timeout_s)
+            if kernel.language.source_name is None:
+                build_ahead(kernel, built, timeout_s)
+            build = built.build
         except BuildFailed as failed:
             build = failed.build
         except BuildTimeout:

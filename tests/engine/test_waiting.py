@@ -20,7 +20,7 @@ TOOL = ("/usr/bin/env", "A_TOOL=is here")
 @pytest.mark.parametrize("kernel", [cpp(), module("return torch.addcmul(y, x, self.weight)")], ids=["cpp", "module"])
 def test_it_runs_a_kernel_that_came_after_its_start(tmp_path: Path, kernel: Kernel) -> None:
     supervisor = Supervisor(tmp_path, "cpu")
-    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL)
+    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL, {})
     try:
         waits.settle()
         assert waits.alive
@@ -42,7 +42,7 @@ def test_it_runs_a_kernel_that_came_after_its_start(tmp_path: Path, kernel: Kern
 
 
 def test_it_sees_its_own_folder_and_no_other_kernels(tmp_path: Path) -> None:
-    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL)
+    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL, {})
     other = new_folder(tmp_path / "profiles") / "secret.txt"
     other.write_text("another kernel's")
     other.chmod(0o644)

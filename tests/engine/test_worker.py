@@ -13,10 +13,12 @@ import pytest
 from support.tasks import KERNEL_CPP, cpp, scale_add
 
 from cudaforge.engine import local
+from cudaforge.engine.builder import settings_for
 from cudaforge.engine.local import LocalEvaluator
+from cudaforge.engine.supervisor import Supervisor
 from cudaforge.engine.worker import Worker
 from cudaforge.errors import EvaluatorError
-from cudaforge.evaluation import Build, EvaluateRequest, Evaluation, Verdict
+from cudaforge.evaluation import Build, EvaluateOptions, EvaluateRequest, Evaluation, Verdict
 from cudaforge.kernel import Kernel, Language
 from cudaforge.task import Task
 from cudaforge_profiling.devices import cpu_device
@@ -69,6 +71,37 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     monkeypatch.setattr(local, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "done", [])
     return FakeWorker
+
+
+def module_with_extension() -> Kernel:
+    """A kernel in a single file, whose function load_inline compiles when it is imported."""
+    source = """
+import torch
+from torch import nn
+from torch.utils.cpp_extension import load_inline
+
+SOURCE = '''
+#include <torch/extension.h>
+void scale_add(torch::Tensor x, torch::Tensor w, torch::Tensor y, torch::Tensor out) {
+  const float *a = x.data_ptr<float>(), *b = w.data_ptr<float>(), *c = y.data_ptr<float>();
+  float* o = out.data_ptr<float>();
+  for (int64_t r = 0; r < x.size(0); ++r)
+    for (int64_t i = 0; i < x.size(1); ++i) o[r * x.size(1) + i] = a[r * x.size(1) + i] * b[i] + c[r * x.size(1) + i];
+}
+'''
+extension = load_inline("scale_add_extension", cpp_sources=[SOURCE], functions=["scale_add"])
+
+class ModelNew(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+
+    def forward(self, x, y):
+        out = torch.empty_like(x)
+        extension.scale_add(x, self.weight, y, out)
+        return out
+"""
+    return Kernel.of(Language.MODULE, {"model.py": source})
 
 
 def request(key: str, task: str = "one") -> EvaluateRequest:
@@ -160,3 +193,27 @@ def test_a_builder_leaves_binary_or_diagnostics_in_the_cache(tmp_path: Path) -> 
     assert not failed["build"]["cached"] and failed_again["build"]["cached"]
     (kept,) = (tmp_path / "cache" / "build").glob("*-failed/failure.json")
     assert any(d["severity"] == "error" and d["line"] for d in json.loads(kept.read_text())["diagnostics"])
+
+
+def test_a_builder_compiles_what_a_module_calls_load_inline_for(tmp_path: Path) -> None:
+    kernel = module_with_extension()
+    worker = Worker("builder", tmp_path, "cpu")
+    supervisor = Supervisor(tmp_path, "cpu")
+    try:
+        message = {"kernel": kernel.model_dump(mode="json"), "device": supervisor.device.model_dump(mode="json")}
+        worker.ask({**message, "timeout_s": 120})
+        (library,) = (tmp_path / "cache" / "build").glob(f"{kernel.id}-*/extensions/*/*.so")
+        written = library.stat().st_mtime_ns
+        found = supervisor.evaluate(scale_add(), kernel, EvaluateOptions(trials=2, time_budget_s=0.01))
+        assert found.passed, found.reason
+        assert library.stat().st_mtime_ns == written  # the lane had nothing left to compile
+    finally:
+        worker.stop()
+        supervisor.close()
+
+
+def test_load_inline_builds_for_the_device_without_asking_one() -> None:
+    assert settings_for(GPU) == {"TORCH_CUDA_ARCH_LIST": "9.0a"}
+    assert settings_for(GPU.model_copy(update={"arch": "sm_120a"})) == {"TORCH_CUDA_ARCH_LIST": "12.0a"}
+    assert settings_for(GPU.model_copy(update={"arch": "sm_86"})) == {"TORCH_CUDA_ARCH_LIST": "8.6"}
+    assert settings_for(cpu_device()) == {}
