@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,7 +126,12 @@ def _process(
     result = folder / f"{name}.json"
     temporary = folder / f"{name}-tmp"  # ncu wants one of its own
     temporary.mkdir()
-    environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(folder / f"{name}-build"), "TMPDIR": str(temporary)}
+    environment = {
+        **os.environ,
+        "TORCH_EXTENSIONS_DIR": str(folder / f"{name}-build"),
+        "TMPDIR": str(temporary),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",  # ninja
+    }
     started = time.monotonic()
     command = [*wrapper, sys.executable, str(Path(__file__).resolve()), "--task", str(folder / "task.py")]
     command += ["--kernel", str(folder / "kernel.py"), "--device", device, "--out", str(result)]
@@ -265,7 +271,7 @@ class Judge:
 
     def _time(self, eager: Any, mine: Any, task: ModuleType, calls: int) -> None:
         inputs = self._inputs(task, SEED)
-        eager_us, mine_us = (self._mean_us(lambda m=model: m(*inputs), calls) for model in (eager, mine))  # type: ignore[misc]
+        eager_us, mine_us = (self._mean_us(partial(model, *inputs), calls) for model in (eager, mine))
         self.found |= {"time_us": mine_us, "speedup": eager_us / mine_us}
 
     def _mean_us(self, call: Callable[[], object], calls: int) -> float:

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+# As in an activated environment: torch's load_inline looks for ninja on the PATH.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
 
 def _gpu_missing() -> str:
     """Why tests marked `gpu` cannot run here; empty where they can."""

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from cudaforge import kernel_loader
 from cudaforge.engine import inline
-from cudaforge.engine.sandbox import PROGRAMS, Child, ChildDied, ChildError, ChildTimeout, run_caged
+from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout, run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
 from cudaforge.kernel import Kernel
@@ -125,19 +125,22 @@ def settings_for(device: Device) -> dict[str, str]:
 
 def build_ahead(kernel: Kernel, built: Built, timeout_s: float) -> None:
     """Imports a Python-only kernel in a cage without a device, so that what it compiles with load_inline is compiled
-    beside the device. Where that fails, it is built when it is loaded, and what is wrong is said then."""
+    beside the device. Where that fails, it is built when it is loaded, and what is wrong is said then. Raises
+    BuildTimeout."""
     if not any("cpp_extension" in text for text in kernel.files.values()):
         return
     caches = tuple(built.caches.values())
     child = Child(
-        "candidate", read=(str(built.package),), write=caches, programs=True, limits=PROGRAMS, extra_env=built.env
+        "candidate", read=(str(built.package),), write=caches, programs=True, limits=LIMITS, extra_env=built.env
     )
     try:
         child.started(60.0)
         child.ask({"do": "build", "package": str(built.package)}, timeout_s)
-    except (ChildError, ChildDied, ChildTimeout):
+    except (ChildError, ChildDied, ChildTimeout) as failure:
         for lock in Path(built.caches["TORCH_EXTENSIONS_DIR"]).rglob("lock"):
             lock.unlink(missing_ok=True)  # who died in between would be waited for
+        if isinstance(failure, ChildTimeout):
+            raise BuildTimeout from None
     finally:
         child.close()
 

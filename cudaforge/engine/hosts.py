@@ -26,7 +26,7 @@ from cudaforge.engine import check, gate
 from cudaforge.engine.builder import Built
 from cudaforge.engine.memory import GUARD, INPUT_GUARD, Buffer, NoRoomError, free_bytes
 from cudaforge.engine.protocol import MAX_FDS, Slot, Spec
-from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
+from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout
 from cudaforge.engine.waiting import Waiting
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import OutputError
@@ -42,8 +42,6 @@ More of them would leave a small input in the cache."""
 SETS = 2
 """Input sets that are checked at once, so that two outputs are held before either is looked at."""
 REFERENCE_TIMEOUT_S = 900.0
-LIMITS = {"NPROC": 4096, "NOFILE": 4096}
-"""Generous, since OpenMP and CUDA start threads."""
 MOST_SETS = {"cpu": 500, "cuda": 400}
 """Calls of a batch at most: fewer than a stream's queue takes."""
 SET_BYTES = {"cpu": 64 << 20, "cuda": 4 << 30}

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cudaforge.engine.worker import Worker
 from cudaforge.errors import EvaluatorError
@@ -40,8 +39,8 @@ RESULTS: dict[str, type[Baseline] | type[Evaluation] | type[Profile] | type[Veri
 }
 CORES_A_BUILDER, MOST_BUILDERS = 2, 8
 """A compiler keeps one or two cores busy; the lane needs one for its clock."""
-
-T = TypeVar("T")
+MOST_LANES = 64
+"""GPUs of one machine, at most: each lane that is asked keeps a thread waiting."""
 
 
 class _Lane:
@@ -68,10 +67,11 @@ class LocalEvaluator:
         self.lanes = [_Lane(home, device)]
         self._placed: dict[str, _Lane] = {}
         builders = builders or max(1, min(len(os.sched_getaffinity(0)) // CORES_A_BUILDER, MOST_BUILDERS))
-        self._idle_builders = [Worker("builder", home, device) for _ in range(builders)]
-        self._builders = asyncio.Semaphore(builders)
-        self._threads = ThreadPoolExecutor(builders + 64, "cudaforge-evaluator")
-
+        self._builders = [Worker("builder", home, device) for _ in range(builders)]
+        self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()  # the last one has torch imported
+        for worker in self._builders:
+            self._idle.put_nowait(worker)
+        self._threads = ThreadPoolExecutor(builders + MOST_LANES, "cudaforge-evaluator")
         self._keys: dict[str, asyncio.Lock] = {}
         self._done: dict[str, Result] = {}
 
@@ -104,7 +104,7 @@ class LocalEvaluator:
         first = await self._known(self.lanes[0])
         if first["device"]["kind"] == "cpu":
             return 1
-        return len(self.lanes) + len(self._idle_builders)
+        return len(self.lanes) + len(self._builders)
 
     async def _request(self, request: Request) -> Result:
         async with self._keys.setdefault(request.key, asyncio.Lock()):
@@ -116,7 +116,7 @@ class LocalEvaluator:
                 asked = time.monotonic()
                 async with lane.turn:
                     waited = time.monotonic() - asked
-                    message = {"request": request.model_dump(mode="json")}
+                    message = {"request": request.model_dump(mode="json"), "built_late": "timeout" in built}
                     reply = await self._call(lane.worker, message)
                 result: Result = RESULTS[request.kind].model_validate_json(reply["result"])
                 if isinstance(result, Evaluation):
@@ -146,15 +146,14 @@ class LocalEvaluator:
 
     async def _build(self, kernel: Kernel, timeout_s: float, lane: _Lane) -> dict[str, Any]:
         """Builds beside the lane, which then finds what became of it in the cache. Where that goes wrong, it builds."""
-        async with self._builders:
-            worker = self._idle_builders.pop()
-            try:
-                message = {"kernel": kernel.model_dump(mode="json"), "device": lane.known["device"]}
-                return await self._call(worker, {**message, "timeout_s": timeout_s})
-            except EvaluatorError:
-                return {}
-            finally:
-                self._idle_builders.append(worker)
+        worker = await self._idle.get()
+        try:
+            message = {"kernel": kernel.model_dump(mode="json"), "device": lane.known["device"]}
+            return await self._call(worker, {**message, "timeout_s": timeout_s})
+        except EvaluatorError:
+            return {}
+        finally:
+            self._idle.put_nowait(worker)
 
     async def _call(self, worker: Worker, message: dict[str, Any]) -> dict[str, Any]:
         """Asks a worker in a thread; one that is asked by a caller who gives up is ended."""
@@ -166,16 +165,18 @@ class LocalEvaluator:
 
     async def close(self) -> None:
         """Ends all processes. Idempotent."""
-        stops: list[Callable[[], str]] = [w.stop for w in (*(lane.worker for lane in self.lanes), *self._idle_builders)]
-        await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
+        workers = [*(lane.worker for lane in self.lanes), *self._builders]
+        await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
+        self._threads.shutdown(wait=False)
 
 
 def _with_stages(found: Evaluation, built: dict[str, Any], waited: float) -> Evaluation:
     """An evaluation with what went before its lane: the build beside it, in seconds, and the wait for its turn."""
     stages = dict(found.stages_s)
     update: dict[str, Any] = {}
-    if "build" in built:
+    if built:
         stages["build"] = built["seconds"]
+    if "build" in built:
         update["build"] = Build.model_validate(built["build"])
     stages["wait for device"] = stages.get("wait for device", 0.0) + waited
     return found.model_copy(update={**update, "stages_s": stages})

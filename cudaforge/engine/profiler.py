@@ -65,7 +65,7 @@ class Profilers:
 
     def __init__(self, device: Device, where: str, cache: Path) -> None:
         self.device, self.where, self.cache = device, where, cache
-        self.setups: dict[str, Setup | str] = {}
+        self.setups: dict[str, Setup] = {}
         self.waiting: dict[str, Waiting] = {}
 
     def setup(self, metric_set: str) -> Setup | str:

@@ -36,6 +36,8 @@ KEEP_PREFIXES = (
     "TORCH_SYMM_MEM_",
     "NVSHMEM_DISABLE_",
 )
+LIMITS = {"NPROC": 4096, "NOFILE": 4096}
+"""Of every caged process. Generous, since OpenMP and CUDA start threads."""
 OUTPUT_CAP = 64 << 10
 """Bytes of a child's output that are kept: the last ones."""
 START_TIMEOUT_S = 120.0
@@ -445,7 +447,7 @@ def run_caged(
 
     Raises subprocess.TimeoutExpired after `timeout_s` seconds; whatever it has started is killed.
     """
-    cage = Cage(str(scratch), read=read, write=write, programs=True, limits=PROGRAMS)
+    cage = Cage(str(scratch), read=read, write=write, programs=True, limits=LIMITS)
     report, report_fd = os.pipe()
     process = subprocess.Popen(
         [
@@ -472,7 +474,3 @@ def run_caged(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-PROGRAMS = {"NPROC": 4096, "NOFILE": 4096}
-"""Limits of what runs compilers."""

@@ -18,10 +18,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 from cudaforge.engine.spool_files import AnyRequest, Claim, Heartbeat, Outcome, Spool, work_of
 from cudaforge.errors import CudaForgeError, EvaluatorError, ExitCode, Suspended, TaskError
@@ -158,32 +158,24 @@ async def serve(
     spool = Spool(directory)
     owner = _owner(name)
     answered, at_once, trouble = 0, 1, ""
-    working: set[asyncio.Task[None]] = set()
     try:
         spool.create()
         spool.sweep()
         with _alive(spool, owner, lease_s):
             say(f"{owner} serves {directory}")
-            try:
+            async with _Working() as working:
                 while True:
                     try:
                         for line in spool.reap():
                             say(line)
-                        while len(working) < at_once and (claim := spool.claim(owner)) is not None:
-                            working.add(asyncio.create_task(_work(spool, claim, owner, evaluator, poll_s, say)))
+                        while len(working.tasks) < at_once and (claim := spool.claim(owner)) is not None:
+                            working.begin(_work(spool, claim, owner, evaluator, poll_s, say))
                             if slots is not None:
                                 with suppress(EvaluatorError):  # who is at work finds out, too
                                     at_once, slots = await slots(), None
-                        if not working:
-                            if drain:
-                                return answered
-                            await asyncio.sleep(poll_s)
-                            continue
-                        wait_s = poll_s if len(working) < at_once else None
-                        done, working = await asyncio.wait(working, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                        answered += len(done)
-                        for task in done:
-                            await task
+                        if not working.tasks and drain:
+                            return answered
+                        answered += await working.ended(poll_s if len(working.tasks) < at_once else None)
                         trouble = ""
                     except OSError as error:
                         if drain:
@@ -192,12 +184,38 @@ async def serve(
                             trouble = str(error)
                             say(f"the spool fails, trying on: {trouble}")
                         await asyncio.sleep(poll_s)
-            finally:
-                for task in working:
-                    task.cancel()
-                await asyncio.gather(*working, return_exceptions=True)
     except OSError as error:
         raise EvaluatorError(f"The spool {directory} cannot be used: {error}.", "Is the folder writable?") from None
+
+
+class _Working:
+    """Claims in work. What has not ended when the block ends is cancelled, and so given back."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Takes one up."""
+        self.tasks.add(asyncio.create_task(work))
+
+    async def ended(self, wait_s: float | None) -> int:
+        """How many have ended, after `wait_s` seconds at most; raises what one of them has raised."""
+        if not self.tasks:
+            await asyncio.sleep(wait_s or 0.0)
+            return 0
+        done, self.tasks = await asyncio.wait(self.tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        failures = [error for task in done if (error := task.exception())]
+        if failures:
+            raise failures[0]
+        return len(done)
+
+    async def __aenter__(self) -> _Working:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 async def _work(

@@ -94,8 +94,11 @@ class Supervisor:
         self.profilers = profiler.Profilers(self.device, device, self.cache)
         self.references: dict[tuple[str, str], ReferenceHost] = {}
 
-    def handle(self, request: Request) -> Result:
-        """Does one request. Raises TaskError (the task's code fails) or EvaluatorError (a failure of ours)."""
+    def handle(self, request: Request, *, built_late: bool = False) -> Result:
+        """Does one request. Raises TaskError (the task's code fails) or EvaluatorError (a failure of ours).
+
+        `built_late`: a builder has tried this kernel for as long as a build may take, so it is not tried again.
+        """
         if request.options.strict_isolation:
             missing = confine.missing(isolation())
             if missing:
@@ -106,7 +109,7 @@ class Supervisor:
             if isinstance(request, BaselineRequest):
                 return self.baseline(request.task, request.options)
             if isinstance(request, EvaluateRequest):
-                return self.evaluate(request.task, request.kernel, request.options)
+                return self.evaluate(request.task, request.kernel, request.options, built_late=built_late)
             if isinstance(request, VerifyRequest):
                 return self.verify(request.task, request.kernel, request.options, request.processes)
             return self.profile(request)
@@ -170,9 +173,11 @@ class Supervisor:
 
     # -- evaluate ----------------------------------------------------------------------------------------------
 
-    def evaluate(self, task: Task, kernel: Kernel, options: EvaluateOptions) -> Evaluation:
+    def evaluate(self, task: Task, kernel: Kernel, options: EvaluateOptions, *, built_late: bool = False) -> Evaluation:
         """Builds, checks and times one kernel against the task."""
         stages, account = Stages(), self._account(task, kernel)
+        if built_late:
+            return verdicts.built_late(options.build_timeout_s, account, stages.seconds)
         built = self._build(kernel, options, stages, account)
         if isinstance(built, Evaluation):
             return built
@@ -212,13 +217,7 @@ class Supervisor:
             account["build"] = failed.build
             return verdicts.build_failed(failed, account, stages.seconds)
         except BuildTimeout:
-            return Evaluation(
-                verdict=Verdict.TIMEOUT,
-                reason=f"the compiler took longer than {options.build_timeout_s:g} s.",
-                rule="build",
-                **account | {"seeds": ()},
-                stages_s=stages.seconds,
-            )
+            return verdicts.built_late(options.build_timeout_s, account, stages.seconds)
         account["build"] = built.build
         return built
 
@@ -294,7 +293,9 @@ class Supervisor:
         reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=False)
         builder: CandidateHost | None = None
         try:
-            builder = CandidateHost(kernel, built, reference, options.build_timeout_s, building=True)
+            builder = self._with_room(
+                reference, lambda: CandidateHost(kernel, built, reference, options.build_timeout_s, building=True)
+            )
             builder.give_inputs(range(SETS))
             builder.run(guard=False, stage="build")
         finally:

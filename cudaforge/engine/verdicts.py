@@ -27,6 +27,12 @@ def build_failed(failed: BuildFailed, account: dict[str, Any], stages: dict[str,
     return _verdict(Verdict.BUILD_FAILED, failed.reason, account, stages, diagnostics=failed.diagnostics)
 
 
+def built_late(timeout_s: float, account: dict[str, Any], stages: dict[str, float]) -> Evaluation:
+    """TIMEOUT of a compiler."""
+    reason = f"the compiler took longer than {timeout_s:g} s."
+    return _verdict(Verdict.TIMEOUT, reason, account, stages, rule="build")
+
+
 def incorrect(reason: str, correctness: Correctness, account: dict[str, Any], stages: dict[str, float]) -> Evaluation:
     """INCORRECT with where and how."""
     return _verdict(Verdict.INCORRECT, reason, account, stages, correctness=correctness)

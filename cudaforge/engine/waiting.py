@@ -12,10 +12,9 @@ import tempfile
 from pathlib import Path
 
 from cudaforge.engine.builder import Built, make_readable
-from cudaforge.engine.sandbox import Child, ChildDied, ChildError, ChildTimeout
+from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout
 
 START_S = 120.0
-LIMITS = {"NPROC": 4096, "NOFILE": 4096}
 
 
 class Waiting:

@@ -113,7 +113,7 @@ def _raised(error: dict[str, Any]) -> CudaForgeError:
 
 
 class _Lane:
-    """Answers `describe` and requests of the Evaluator port."""
+    """Answers {do: describe}, and {request, built_late}: one of the Evaluator port's, see Supervisor.handle."""
 
     def __init__(self, home: Path, device: str) -> None:
         from cudaforge.engine.machine import gpu_count, resolve
@@ -126,7 +126,8 @@ class _Lane:
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         if "request" not in message:
             return self.known
-        return {"result": self.supervisor.handle(REQUEST.validate_python(message["request"])).model_dump_json()}
+        request = REQUEST.validate_python(message["request"])
+        return {"result": self.supervisor.handle(request, built_late=message["built_late"]).model_dump_json()}
 
     def close(self) -> None:
         self.supervisor.close()

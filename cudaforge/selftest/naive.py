@@ -99,8 +99,12 @@ class Harness:
             command = [sys.executable, "-m", __name__, "--serve", "--device", self.device]
             root = str(Path(__file__).resolve().parents[2])
             path = os.pathsep.join([root, str(Path(root) / "profiling"), os.environ.get("PYTHONPATH", "")])
+            programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # ninja
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": path, "PATH": programs},
             )
             assert self.process.stdout is not None
             ready, _, _ = select.select([self.process.stdout], [], [], STARTED_WITHIN_S)

@@ -185,9 +185,12 @@ async def _together(jobs: Sequence[Callable[[], Awaitable[None]]], at_once: int)
         for job in rest:
             await job()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(take())
+    takers = [asyncio.create_task(take()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*takers)
+    finally:
+        for taker in takers:
+            taker.cancel()
 
 
 def _known_good(cases: Sequence[Case]) -> Case | None:

@@ -33,7 +33,8 @@ class FakeWorker:
 
     done: list[tuple[str, str, float, float]] = []
     gpus = 2
-    builders_fail = False
+    builders_fail = builders_are_late = False
+    asked: list[dict[str, Any]] = []
 
     def __init__(self, role: str, home: Path, device: str) -> None:
         self.role, self.device, self.stopped = role, device, 0
@@ -45,11 +46,14 @@ class FakeWorker:
             self.done.append(("build", message["kernel"]["files"]["kernel.cu"], started, time.monotonic()))
             if self.builders_fail:
                 raise EvaluatorError("the evaluator's process ended (exit code -9).")
+            if self.builders_are_late:
+                return {"timeout": True, "seconds": BUILD_S}
             return {"build": Build(seconds=BUILD_S).model_dump(mode="json"), "seconds": BUILD_S}
         if "request" not in message:
             return {"where": "cuda:0", "gpus": self.gpus, "device": GPU.model_dump(mode="json")}
         time.sleep(MEASURE_S)
         request = message["request"]
+        self.asked.append(message)
         self.done.append((self.device, request["task"]["name"], started, time.monotonic()))
         found = Evaluation(
             verdict=Verdict.INCORRECT,
@@ -70,6 +74,7 @@ class FakeWorker:
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     monkeypatch.setattr(local, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "done", [])
+    monkeypatch.setattr(FakeWorker, "asked", [])
     return FakeWorker
 
 
@@ -150,6 +155,37 @@ def test_where_a_builder_fails_the_lane_builds(tmp_path: Path, fake: type[FakeWo
         return await evaluator.evaluate(request("k"))
 
     assert asyncio.run(one()).verdict is Verdict.INCORRECT
+
+
+def test_what_a_builder_could_not_build_in_time_is_not_tried_again(
+    tmp_path: Path, fake: type[FakeWorker], monkeypatch: Any
+) -> None:
+    async def one() -> Evaluation:
+        evaluator = LocalEvaluator(tmp_path, "cuda:0")
+        return await evaluator.evaluate(request("k"))
+
+    assert asyncio.run(one()).stages_s["build"] == BUILD_S and not fake.asked[-1]["built_late"]
+    monkeypatch.setattr(fake, "builders_are_late", True)
+    assert asyncio.run(one()).stages_s["build"] == BUILD_S and fake.asked[-1]["built_late"]
+
+
+def test_a_late_build_is_a_timeout(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, "cpu")
+    found = supervisor.evaluate(scale_add(), cpp(), EvaluateOptions(build_timeout_s=7), built_late=True)
+    assert (found.verdict, found.rule, "7 s" in found.reason) == (Verdict.TIMEOUT, "build", True)
+    supervisor.close()
+
+
+def test_slots_count_builders_that_are_busy_too(tmp_path: Path, fake: type[FakeWorker]) -> None:
+    async def count() -> tuple[int, int]:
+        evaluator = LocalEvaluator(tmp_path, "auto", builders=4)
+        asking = asyncio.create_task(evaluator.evaluate(request("k")))
+        await asyncio.sleep(BUILD_S / 2)
+        during = await evaluator.slots()
+        await asking
+        return during, await evaluator.slots()
+
+    assert asyncio.run(count()) == (6, 6)  # two lanes
 
 
 def test_one_key_is_one_question_also_at_the_same_time(tmp_path: Path, fake: type[FakeWorker]) -> None:
