@@ -71,7 +71,7 @@ class LocalEvaluator:
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()  # the last one has torch imported
         for worker in self._builders:
             self._idle.put_nowait(worker)
-        self._threads = ThreadPoolExecutor(builders + MOST_LANES, "cudaforge-evaluator")
+        self._threads = self._new_threads()
         self._keys: dict[str, asyncio.Lock] = {}
         self._done: dict[str, Result] = {}
 
@@ -163,11 +163,15 @@ class LocalEvaluator:
             worker.stop(grace_s=0.0)  # what runs there is of no use to anybody any more
             raise
 
+    def _new_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(len(self._builders) + MOST_LANES, "cudaforge-evaluator")
+
     async def close(self) -> None:
-        """Ends all processes. Idempotent."""
+        """Ends all processes; one that is asked again starts again. Idempotent."""
         workers = [*(lane.worker for lane in self.lanes), *self._builders]
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
         self._threads.shutdown(wait=False)
+        self._threads = self._new_threads()
 
 
 def _with_stages(found: Evaluation, built: dict[str, Any], waited: float) -> Evaluation:
