@@ -2,12 +2,14 @@
 
 CudaForgeError              one sentence, and a hint on what to do
 ├── UsageError              the input is not usable                        exit code 2
+│   ├── ConflictError       what is asked does not fit where the run stands
 │   ├── TaskError           a file is not a task; names file and line
 │   └── KernelError         sources do not make a kernel of the format
 ├── InfrastructureError     ours or the machine's failure, never the kernel's    exit code 3
 │   ├── EvaluatorError      an evaluation could not be made
 │   ├── StoreError          the database or an artefact could not be read or written
 │   └── ModelError          a model refused, is unknown, or cannot be reached
+├── LimitError              a limit of the service is reached; later it may be accepted   exit code 3
 ├── ReplyError              a model's reply cannot be parsed (costs one repair question)
 └── Suspended               not a failure: the run waits for a reply or a spooled evaluation   exit code 5
 
@@ -52,6 +54,10 @@ class UsageError(CudaForgeError):
     exit_code = ExitCode.USAGE
 
 
+class ConflictError(UsageError):
+    """What is asked does not fit where the run stands: a reply to a run that waits for none."""
+
+
 class TaskError(UsageError):
     """A file is not a task. `line` is 1-based, 0 where no line applies."""
 
@@ -80,6 +86,10 @@ class StoreError(InfrastructureError):
 
 class ModelError(InfrastructureError):
     """A model refused (key, quota), is unknown, or cannot be reached after retries. Stops the run, resumable."""
+
+
+class LimitError(CudaForgeError):
+    """A limit of the service is reached: too many runs of one submitter, a full queue. Later it may be accepted."""
 
 
 class ReplyError(CudaForgeError):

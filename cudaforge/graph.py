@@ -24,7 +24,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
 
-__all__ = ["Context", "Nodes", "State", "build", "drive"]
+__all__ = ["Context", "Nodes", "State", "build", "drive", "is_driven"]
 
 
 def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, State, State]:
@@ -79,11 +79,14 @@ def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, St
 _WAYS = {Action.DRAFT: "draft", Action.REPAIR: "diagnose", Action.REVISE: "profile"}
 
 
-async def drive(run_id: str, context: Context, checkpoints: Path) -> Run:
+async def drive(
+    run_id: str, context: Context, checkpoints: Path, cancelled_as: Callable[[], RunState] = lambda: RunState.STOPPED
+) -> Run:
     """Starts a stored run, or continues it from wherever it was cut off, and returns it as it then stands.
 
     `checkpoints` is LangGraph's database, in a file of its own. The returned run is done, suspended (what it waits
-    for is in `waiting_for`) or, where this task was cancelled, stopped: a cancellation ends here.
+    for is in `waiting_for`) or, where this task was cancelled, what `cancelled_as` says: stopped, or queued where
+    somebody else is to go on with it. A cancellation ends here.
 
     Raises:
         ModelError, EvaluatorError, StoreError: after the run was stored as failed; it can be driven again once the
@@ -113,8 +116,10 @@ async def drive(run_id: str, context: Context, checkpoints: Path) -> Run:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()  # it ends here: the caller gets the stopped run
             if journal.run.state is RunState.RUNNING:
-                journal.save_run(state=RunState.STOPPED)
-                journal.emit(RunFinished(run_id=run.id, state=RunState.STOPPED, reason="cancelled"))
+                state = cancelled_as()
+                journal.save_run(state=state)
+                if state is RunState.STOPPED:
+                    journal.emit(RunFinished(run_id=run.id, state=state, reason="cancelled"))
         except Exception as error:
             if isinstance(error, sqlite3.Error):  # the store's own are StoreErrors
                 hint = f"Delete it and resume: the run is in the store, and goes on from there. ({error})"
@@ -190,6 +195,15 @@ def _sole_driver(checkpoints: Path, run_id: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def is_driven(checkpoints: Path, run_id: str) -> bool:
+    """Whether some process drives this run now."""
+    try:
+        with _sole_driver(checkpoints, run_id):
+            return False
+    except StoreError:
+        return True
 
 
 def _forbid_tracing() -> None:

@@ -40,8 +40,10 @@ class Action(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands. Only `running` and `suspended` can be resumed into more rounds; so can `failed`."""
+    """Where a run stands. All but `done` can be resumed into more rounds."""
 
+    QUEUED = "queued"
+    """Submitted to a service; waits for a worker."""
     RUNNING = "running"
     SUSPENDED = "suspended"
     """Waits for a reply or a spooled evaluation."""
@@ -83,6 +85,12 @@ class Preset(Frozen):
     """Passing kernels are profiled and revised; False: stop at the first that passes."""
     self_refine: bool = False
     """One model plays both roles, in one call."""
+
+    def changed(self, **changes: Any) -> Preset:
+        """The preset with some fields changed; its name says which. A value of None changes nothing."""
+        made = {name: value for name, value in changes.items() if value is not None}
+        name = self.name + "".join(f" {key}={value}" for key, value in sorted(made.items()))
+        return self.model_copy(update={**made, "name": name}) if made else self
 
 
 PRESETS: dict[str, Preset] = {
@@ -272,6 +280,13 @@ class RunStarted(_Event):
     rounds: int
 
 
+class RunQueued(_Event):
+    """Waits for a worker: submitted, resumed, answered, or given back by a worker that was stopped."""
+
+    type: Literal["run_queued"] = "run_queued"
+    reason: str = ""
+
+
 class StageStarted(_Event):
     """A stage of a round has begun: baseline, coder, judge, evaluate, profile, verify."""
 
@@ -338,7 +353,8 @@ class Note(_Event):
 
 
 Event = Annotated[
-    RunStarted
+    RunQueued
+    | RunStarted
     | StageStarted
     | StageFinished
     | BaselineMeasured

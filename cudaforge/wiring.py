@@ -12,6 +12,7 @@ import secrets
 import shutil
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ from cudaforge.errors import UsageError
 
 if TYPE_CHECKING:
     from cudaforge.graph import Context
+    from cudaforge.jobs import SingleEvaluation
     from cudaforge.kernel import Language
     from cudaforge.llm.settings import Access
     from cudaforge.ports import ChatModel, Evaluator, Store
     from cudaforge.store.gc import Collected
     from cudaforge.store.pack import Packed
-    from cudaforge.trace import Run, RunSpec
+    from cudaforge.store.sqlite import SqliteStore
+    from cudaforge.trace import Run, RunSpec, RunState
 
 CHECKPOINTS = "checkpoints.db"
 PROVIDERS_HINT = "Use openai:NAME (any OpenAI-compatible server), recorded:FOLDER or manual: (a person answers)."
@@ -34,6 +37,13 @@ _ID_ALPHABET = string.digits + string.ascii_lowercase
 
 def open_store(home: Path | None = None) -> Store:
     """Opens the record in `home` (default: CUDAFORGE_HOME), creating and migrating it. Raises StoreError."""
+    from cudaforge.store.sqlite import SqliteStore
+
+    return SqliteStore(resolve_home(home))
+
+
+def open_record(home: Path | None = None) -> SqliteStore:
+    """The same with what lists, the queue and tokens ask beyond the Store port."""
     from cudaforge.store.sqlite import SqliteStore
 
     return SqliteStore(resolve_home(home))
@@ -97,8 +107,11 @@ def evaluator_of(spec: str) -> tuple[str, str]:
     raise UsageError(f"Evaluator {spec!r} is unknown.", EVALUATORS_HINT)
 
 
-def make_evaluator(spec: str, home: Path) -> Evaluator:
-    """Builds the evaluator behind `local`, `local:cpu`, `local:cuda:0` or `spool:DIR`. Raises UsageError."""
+def make_evaluator(spec: str, home: Path, *, patient: bool = False) -> Evaluator:
+    """Builds the evaluator behind `local`, `local:cpu`, `local:cuda:0` or `spool:DIR`. Raises UsageError.
+
+    `patient`: a spool is waited for as long as it takes, rather than suspending the run.
+    """
     kind, where = evaluator_of(spec)
     if kind == "local":
         from cudaforge.engine.local import LocalEvaluator
@@ -106,7 +119,7 @@ def make_evaluator(spec: str, home: Path) -> Evaluator:
         return LocalEvaluator(home, device=where)
     from cudaforge.engine.spool import SpoolEvaluator
 
-    return SpoolEvaluator(Path(where))
+    return SpoolEvaluator(Path(where), patient=patient)
 
 
 def find_nvcc() -> Path | None:
@@ -171,21 +184,26 @@ def fit_evaluator(evaluator: str, language: Language) -> str:
     return f"{kind}:{where}" if where else kind
 
 
-def new_run_id() -> str:
-    """`r` and 10 characters from 0-9a-z."""
-    return "r" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
+def new_id(kind: str) -> str:
+    """`kind`, one letter, and 10 characters from 0-9a-z: `r` for a run, `e` for a single evaluation."""
+    return kind + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
 
 
 def create_run(spec: RunSpec, store: Store) -> Run:
     """Stores a new run of `spec`, not yet started. Its models are built once first, so a mistake stores nothing."""
+    run = make_run(spec)
+    store.create_run(run)
+    return run
+
+
+def make_run(spec: RunSpec) -> Run:
+    """A run of `spec` under a new id, not stored. Raises what `make_model` raises."""
     from cudaforge.trace import Run
 
     for model in {spec.coder, spec.judge}:
         make_model(model, spec.model_settings)
     names = {"coder": _absolute(spec.coder), "judge": _absolute(spec.judge)}
-    run = Run(id=new_run_id(), spec=spec.model_copy(update=names))
-    store.create_run(run)
-    return run
+    return Run(id=new_id("r"), spec=spec.model_copy(update=names))
 
 
 def _absolute(model: str) -> str:
@@ -226,18 +244,27 @@ def make_context(run: Run, store: Store, evaluator: Evaluator) -> Context:
     return Context(store=store, coder=coder, judge=judge, evaluator=evaluator, policy=ChainPolicy())
 
 
-async def resume(run_id: str, store: Store, home: Path, evaluator: Evaluator | None = None) -> Run:
+async def resume(
+    run_id: str,
+    store: Store,
+    home: Path,
+    evaluator: Evaluator | None = None,
+    cancelled_as: Callable[[], RunState] | None = None,
+) -> Run:
     """Starts or continues a stored run and returns it as it then stands: done, suspended, stopped or failed.
 
-    `evaluator` replaces the one that the run names; the caller closes it. Raises UsageError for an unknown run,
-    and ModelError, EvaluatorError or StoreError after the run has been stored as failed.
+    `evaluator` replaces the one that the run names; the caller closes it. `cancelled_as`: see graph.drive. Raises
+    UsageError for an unknown run, and ModelError, EvaluatorError or StoreError after the run has been stored as
+    failed.
     """
     from cudaforge.graph import drive
+    from cudaforge.trace import RunState
 
     run = find_run(store, run_id)
     own = evaluator if evaluator is not None else make_evaluator(run.spec.evaluator, home)
+    stopped = cancelled_as or (lambda: RunState.STOPPED)
     try:
-        return await drive(run.id, make_context(run, store, own), home / CHECKPOINTS)
+        return await drive(run.id, make_context(run, store, own), home / CHECKPOINTS, stopped)
     finally:
         if evaluator is None:
             await own.close()
@@ -246,6 +273,53 @@ async def resume(run_id: str, store: Store, home: Path, evaluator: Evaluator | N
 async def optimize(spec: RunSpec, store: Store, home: Path, evaluator: Evaluator | None = None) -> Run:
     """Creates a run of `spec` and drives it; see `resume`."""
     return await resume(create_run(spec, store).id, store, home, evaluator)
+
+
+def is_driven(run_id: str, home: Path) -> bool:
+    """Whether some process drives this run now."""
+    from cudaforge.graph import is_driven
+
+    return is_driven(home / CHECKPOINTS, run_id)
+
+
+async def measure(single: SingleEvaluation, store: SqliteStore, evaluator: Evaluator, ordinal: int) -> SingleEvaluation:
+    """Carries out a single evaluation, and the profile of a kernel that passes, and returns it done; stores nothing
+    but the profile's report. `ordinal` makes the request's key: another try is another request.
+
+    Raises what the Evaluator port raises.
+    """
+    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
+    from cudaforge.jobs import SingleState
+
+    asked: dict[str, Any] = {"task": single.task, "options": single.options, "kernel": single.kernel}
+    evaluation = await evaluator.evaluate(EvaluateRequest(key=f"{single.id}/evaluate/{ordinal}", **asked))
+    found: dict[str, Any] = {"state": SingleState.DONE, "evaluation": evaluation, "error": ""}
+    if single.metrics is not None and evaluation.passed:
+        time_us = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
+        request = ProfileRequest(
+            key=f"{single.id}/profile/{ordinal}", metric_set=single.metrics, time_us=time_us, **asked
+        )
+        profile = await evaluator.profile(request)
+        if profile.report is not None:
+            found["report"] = store.put_report(profile.report)
+        found["profile"] = profile.model_copy(update={"report": None})
+    return single.model_copy(update=found)
+
+
+def recordings(folder: Path | None = None) -> dict[str, Path]:
+    """Recordings of models' replies by name: the examples', and those in `folder`, which come first."""
+    from cudaforge import examples
+
+    places = [folder] if folder is not None else []
+    with suppress(UsageError):  # an installation without examples
+        places.append(examples.folder() / "recordings")
+    found: dict[str, Path] = {}
+    for place in places:
+        if place.is_dir():
+            for path in sorted(place.iterdir()):
+                if (path / "recording.toml").is_file():
+                    found.setdefault(path.name, path)
+    return found
 
 
 def serve_spool(

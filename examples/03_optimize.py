@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from cudaforge import Budget, Language, Run, Task, wiring
-from cudaforge.cli import examples
+from cudaforge import Budget, Language, Run, Task, examples, wiring
 from cudaforge.trace import RunSpec
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cudaforge.cli import examples
+from cudaforge import examples
 from cudaforge.task import Task
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cudaforge.cli import doctor, evaluate, optimize, replies, selftest, show, upkeep
+from cudaforge.cli import doctor, evaluate, optimize, replies, selftest, service, show, upkeep
 from cudaforge.cli.output import JSON_KEY, print_error
 from cudaforge.errors import CudaForgeError, ExitCode, InfrastructureError
 
@@ -88,7 +88,7 @@ def _root(
     pass
 
 
-RUNS, MACHINE = "Runs", "Kernels and machines"
+RUNS, MACHINE, SERVICE = "Runs", "Kernels and machines", "The service"
 app.command(rich_help_panel=RUNS)(optimize.optimize)
 app.command(rich_help_panel=RUNS)(optimize.demo)
 app.command(rich_help_panel=RUNS)(optimize.resume)
@@ -103,6 +103,9 @@ app.command(rich_help_panel=MACHINE)(doctor.doctor)
 app.command(rich_help_panel=MACHINE)(selftest.selftest)
 app.command(rich_help_panel=MACHINE)(upkeep.pack)
 app.command(rich_help_panel=MACHINE)(upkeep.gc)
+app.command(rich_help_panel=SERVICE)(service.serve)
+app.command(rich_help_panel=SERVICE)(service.worker)
+app.add_typer(service.token_app, name="token", rich_help_panel=SERVICE)
 
 
 def _debugging() -> bool:

@@ -18,7 +18,7 @@ from cudaforge.cli.output import Home, Json
 from cudaforge.errors import ExitCode
 
 if TYPE_CHECKING:
-    from cudaforge.cli.shapes import Check
+    from cudaforge.shapes import Check
 
 CAP_SYS_ADMIN = 21
 LEAST_FREE_BYTES = 2 << 30
@@ -70,7 +70,7 @@ def doctor(home: Home = None, json: Json = False) -> None:
     """
     from cudaforge import wiring
     from cudaforge.cli.output import emit, out
-    from cudaforge.cli.shapes import DoctorOutput
+    from cudaforge.shapes import DoctorOutput
 
     checks = tuple(examine(wiring.resolve_home(home)))
     ready = all(check.status != "missing" for check in checks if check.name in ESSENTIAL)
@@ -113,7 +113,7 @@ def examine(home: Path) -> Iterator[Check]:
 
 
 def _check(name: str, status: str, detail: str, hint: str = "") -> Check:
-    from cudaforge.cli.shapes import Check
+    from cudaforge.shapes import Check
 
     return Check.model_validate({"name": name, "status": status, "detail": detail, "hint": hint})
 

@@ -86,8 +86,8 @@ def profile(
     from cudaforge import wiring
     from cudaforge.cli import found
     from cudaforge.cli.output import busy, emit, err, out
-    from cudaforge.cli.shapes import ProfileOutput
     from cudaforge.evaluation import EvaluateOptions
+    from cudaforge.shapes import ProfileOutput
 
     loaded = _load(task, kernel, format)
     folder = wiring.resolve_home(home)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cudaforge.cli import output
-from cudaforge.cli.describe import eager_us
+from cudaforge.describe import eager_us
 from cudaforge.evaluation import Attribution, Correctness, Diagnostic, Evaluation, OutputError, WorkloadTiming
 from cudaforge_profiling.demangle import readable
 from cudaforge_profiling.types import Profile

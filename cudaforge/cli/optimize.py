@@ -14,7 +14,7 @@ from cudaforge.errors import CudaForgeError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from cudaforge.ports import Store
-    from cudaforge.trace import Preset, Run, RunSpec
+    from cudaforge.trace import Run, RunSpec
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its unambiguous beginning, or `last`.")]
 OutputOption = Annotated[
@@ -145,7 +145,7 @@ def optimize(
             target_speedup=_positive("--target", target),
             patience=patience,
         ),
-        preset=_preset(PRESETS[preset], switches),
+        preset=PRESETS[preset].changed(**switches),
         model_settings=_settings(setting or []) | ({"base_url": base_url} if base_url else {}),
     )
     _start(spec, home, output, json)
@@ -165,8 +165,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run an example: the models' replies come from a recording, everything else is live on this machine."""
-    from cudaforge import wiring
-    from cudaforge.cli import examples
+    from cudaforge import examples, wiring
     from cudaforge.cli.output import err
     from cudaforge.task import Task
     from cudaforge.trace import Budget, RunSpec
@@ -224,8 +223,8 @@ def _start(spec: RunSpec, home: Path | None, output: Path | None, json: bool) ->
 def _drive(store: Store, run: Run, home: Path, output: Path | None, json: bool) -> None:
     """Drives the run to its next rest, reports, and leaves with the exit code that fits."""
     from cudaforge.cli import live, report
-    from cudaforge.cli.describe import run_output
     from cudaforge.cli.output import emit, err, out
+    from cudaforge.describe import run_output
 
     # Known before the first token is spent, so that a killed terminal does not take it along.
     err().print(f"run {run.id} (continue it any time with: cudaforge resume {run.id})", soft_wrap=True, markup=False)
@@ -293,12 +292,6 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             settings[name] = value
     return settings
-
-
-def _preset(preset: Preset, switches: dict[str, Any]) -> Preset:
-    changed = {name: value for name, value in switches.items() if value is not None}
-    name = preset.name + "".join(f" {key}={value}" for key, value in sorted(changed.items()))
-    return preset.model_copy(update={**changed, "name": name}) if changed else preset
 
 
 def _first_network_notice(store: Store, spec: RunSpec) -> str:

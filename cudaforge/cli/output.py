@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -72,18 +70,9 @@ def _console(stderr: bool) -> Console:
 
 def emit(shape: BaseModel) -> None:
     """Prints a shape as JSON on stdout."""
-    # Not model_dump_json: sources and outputs are untrusted text, and it refuses lone surrogates. In ASCII they and
-    # everything else pass through any terminal and pipe.
-    typer.echo(json.dumps(_finite(shape.model_dump(mode="json")), indent=2, allow_nan=False))
+    from cudaforge.shapes import to_json
 
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    typer.echo(to_json(shape, indent=2))
 
 
 def print_error(error: CudaForgeError, as_json: bool) -> None:
@@ -95,7 +84,7 @@ def print_error(error: CudaForgeError, as_json: bool) -> None:
     if error.hint:
         console.print(Text.assemble(("Hint: ", "bold"), clean(error.hint)), soft_wrap=True)
     if as_json:
-        from cudaforge.cli.shapes import ErrorOutput
+        from cudaforge.shapes import ErrorOutput
 
         emit(ErrorOutput(error=error.message, hint=error.hint, exit_code=int(error.exit_code)))
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cudaforge.cli.output import Home, Json
 from cudaforge.errors import UsageError
-
-if TYPE_CHECKING:
-    from cudaforge.cli.shapes import PendingItem
-    from cudaforge.ports import Store
-    from cudaforge.trace import Run
 
 MAX_REPLY_BYTES = 4 << 20
 
@@ -31,13 +26,14 @@ def pending(
 
     from cudaforge import wiring
     from cudaforge.cli.output import clean, emit, out
-    from cudaforge.cli.shapes import PendingOutput
+    from cudaforge.describe import pending_item
+    from cudaforge.shapes import PendingOutput
     from cudaforge.trace import RunState
 
     store = wiring.open_store(home)
     try:
         runs = [wiring.find_run(store, run)] if run else store.runs(limit=1_000_000)
-        found = [item for r in runs if r.state is RunState.SUSPENDED and (item := _pending(store, r))]
+        found = [item for r in runs if r.state is RunState.SUSPENDED and (item := pending_item(store, r))]
     finally:
         store.close()
     if json:
@@ -73,50 +69,21 @@ def reply(
     """Answer the prompt that RUN waits at; `cudaforge resume RUN` then goes on."""
     from cudaforge import wiring
     from cudaforge.cli.output import emit, out
-    from cudaforge.cli.shapes import ReplyOutput
-    from cudaforge.trace import CallState, RunState, Usage, now
+    from cudaforge.shapes import ReplyOutput
 
     text = _read(file)
-    store = wiring.open_store(home)
+    store = wiring.open_record(home)
     try:
         found = wiring.find_run(store, run)
-        call = store.call(found.waiting_for) if found.state is RunState.SUSPENDED and found.waiting_for else None
-        if call is None:
-            raise UsageError(f"Run {found.id} waits for no reply.", "`cudaforge pending` lists the runs that do.")
-        if call.reply is not None:
-            raise UsageError(f"{call.key} has its reply already.", f"Go on with `cudaforge resume {found.id}`.")
-        answered = {
-            "reply": text,
-            "state": CallState.DONE,
-            "usage": Usage(usd=0.0),
-            "latency_s": max(0.0, (now() - call.started).total_seconds()),
-        }
-        store.save_call(call.model_copy(update=answered))
+        call = store.queue.reply(found.id, text)
+        job = store.queue.job(found.id)
     finally:
         store.close()
+    onward = "a worker goes on with it" if job else f"go on with: cudaforge resume {found.id}"
     if json:
         emit(ReplyOutput(run=found.id, key=call.key, role=call.role.value, characters=len(text)))
     else:
-        out().print(f"Stored as the {call.role.value}'s reply; go on with: cudaforge resume {found.id}", soft_wrap=True)
-
-
-def _pending(store: Store, run: Run) -> PendingItem | None:
-    """What the run waits for; None where the reply is there and only `resume` is missing."""
-    from cudaforge.cli.shapes import PendingItem
-
-    call = store.call(run.waiting_for)
-    if call is not None and call.reply is not None:
-        return None
-    return PendingItem(
-        run=run.id,
-        task=run.spec.task.name,
-        kind="evaluation" if call is None else "reply",
-        key=run.waiting_for,
-        role=call.role.value if call else None,
-        purpose=call.purpose if call else None,
-        since=run.updated,
-        messages=call.messages if call else (),
-    )
+        out().print(f"Stored as the {call.role.value}'s reply; {onward}", soft_wrap=True)
 
 
 def _read(file: str) -> str:

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from cudaforge.cli import output
-from cudaforge.cli.describe import eager_us, verification_of
 from cudaforge.cli.view import RoundsTable, RunView, header, reference_line, spending
+from cudaforge.describe import eager_us, verification_of
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Verification
 from cudaforge.ports import Store

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from cudaforge.cli.shapes import AttemptOutput, CallOutput, RoundOutput
     from cudaforge.ports import Store
+    from cudaforge.shapes import AttemptOutput, CallOutput, RoundOutput
     from cudaforge.trace import Run
 
 
@@ -29,8 +29,8 @@ def show(
 ) -> None:
     """Show a run: its rounds, what was planned, what the machine found, what it cost."""
     from cudaforge import wiring
-    from cudaforge.cli.describe import call_output, round_output, run_output
     from cudaforge.cli.output import emit, out
+    from cudaforge.describe import call_output, round_output, run_output
 
     store = wiring.open_store(home)
     try:
@@ -64,8 +64,8 @@ def runs(
 
     from cudaforge import wiring
     from cudaforge.cli import output
-    from cudaforge.cli.describe import run_row
-    from cudaforge.cli.shapes import RunsOutput
+    from cudaforge.describe import run_row
+    from cudaforge.shapes import RunsOutput
 
     store = wiring.open_store(home)
     try:
@@ -100,9 +100,9 @@ def _print_run(store: Store, run: Run) -> None:
     from rich.text import Text
 
     from cudaforge.cli import report
-    from cudaforge.cli.describe import round_output, run_output
     from cudaforge.cli.found import stages
     from cudaforge.cli.output import clean, out
+    from cudaforge.describe import round_output, run_output
 
     console = out()
     whole = run_output(store, run)

@@ -32,7 +32,7 @@ def evaluator(
     code = wiring.serve_spool(folder, device, wiring.resolve_home(home), drain=drain, lease_s=lease, name=name, say=say)
     if json:
         from cudaforge.cli.output import emit
-        from cudaforge.cli.shapes import EvaluatorOutput
+        from cudaforge.shapes import EvaluatorOutput
 
         emit(EvaluatorOutput(spool=str(folder), drained=code == 0))
     raise typer.Exit(code)
@@ -49,7 +49,7 @@ def pack(
     """Copy the home consistently, even while runs are writing: databases and artefacts, not caches."""
     from cudaforge import wiring
     from cudaforge.cli.output import emit, err, out, size
-    from cudaforge.cli.shapes import PackOutput
+    from cudaforge.shapes import PackOutput
 
     packed = wiring.pack_home(home, output or Path(time.strftime("cudaforge-%Y%m%d-%H%M%S.tar.gz")))
     if packed.missing:
@@ -78,7 +78,7 @@ def gc(
     """Delete old profiler reports and cached builds. Runs, prompts, replies and results always stay."""
     from cudaforge import wiring
     from cudaforge.cli.output import emit, out, size
-    from cudaforge.cli.shapes import GcOutput
+    from cudaforge.shapes import GcOutput
 
     freed = wiring.collect_garbage(home, older_than, dry_run)
     if json:

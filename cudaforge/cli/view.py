@@ -17,9 +17,9 @@ from rich.text import Text
 
 from cudaforge import wiring
 from cudaforge.cli import output
-from cudaforge.cli.describe import all_events, attempt_output, spent, tried
-from cudaforge.cli.shapes import AttemptOutput, Tokens
+from cudaforge.describe import all_events, attempt_output, spent, tried
 from cudaforge.ports import Store
+from cudaforge.shapes import AttemptOutput, Tokens
 from cudaforge.trace import (
     AttemptFinished,
     BaselineMeasured,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ RESULTS: dict[str, type[Baseline] | type[Evaluation] | type[Profile] | type[Veri
 }
 CORES_A_BUILDER, MOST_BUILDERS = 2, 8
 """A compiler keeps one or two cores busy; the lane needs one for its clock."""
+MOST_REMEMBERED = 1000
+"""Results that are kept to be given again; who asks keeps them, too, and asks again at once if at all."""
 MOST_LANES = 64
 """GPUs of one machine, at most: each lane that is asked keeps a thread waiting."""
 
@@ -58,8 +61,8 @@ class LocalEvaluator:
     """Evaluates on this machine. `home` holds the caches.
 
     `device` is `cpu`, `cuda:N`, `cuda` (every GPU that torch sees) or `auto` (the same, else the CPU). Asking again
-    with a key that was answered in this session gives the same result. `builders`: how many kernels are built at once
-    beside the lanes; by default as many as the cores allow.
+    with one of the last MOST_REMEMBERED keys of this session gives the same result. `builders`: how many kernels are
+    built at once beside the lanes; by default as many as the cores allow.
     """
 
     def __init__(self, home: Path, device: str = "auto", builders: int | None = None) -> None:
@@ -73,7 +76,7 @@ class LocalEvaluator:
             self._idle.put_nowait(worker)
         self._threads = self._new_threads()
         self._keys: dict[str, asyncio.Lock] = {}
-        self._done: dict[str, Result] = {}
+        self._done: OrderedDict[str, Result] = OrderedDict()
 
     async def baseline(self, request: BaselineRequest) -> Baseline:
         """See ports.Evaluator."""
@@ -122,6 +125,8 @@ class LocalEvaluator:
                 if isinstance(result, Evaluation):
                     result = _with_stages(result, built, waited)
                 self._done[request.key] = result
+                while len(self._done) > MOST_REMEMBERED:
+                    self._keys.pop(self._done.popitem(last=False)[0], None)
             return self._done[request.key]
 
     async def _lane(self, task: str) -> _Lane:

@@ -56,13 +56,14 @@ class SpoolEvaluator:
     Results stay in the folder: asking again with the same key gives the same result. An error is delivered once
     (EvaluatorError; TaskError for a task that cannot run), then moved to `rejected/`, so that a resumed run asks
     anew. Where no evaluator is alive, or none answers within `wait_s` seconds, Suspended is raised; the request
-    stays and the result can be had later.
+    stays and the result can be had later. `patient`: it waits for as long as it takes, evaluator or not.
     """
 
-    def __init__(self, directory: Path, wait_s: float = WAIT_S, *, poll_s: float = 0.5) -> None:
+    def __init__(self, directory: Path, wait_s: float = WAIT_S, *, poll_s: float = 0.5, patient: bool = False) -> None:
         self._spool = Spool(directory)
         self._wait_s = wait_s
         self._poll_s = poll_s
+        self._patient = patient
 
     async def baseline(self, request: BaselineRequest) -> Baseline:
         return await self._ask(request, Baseline)
@@ -114,7 +115,7 @@ class SpoolEvaluator:
             outcome = spool.outcome(request.key)
             if outcome is not None:
                 return outcome
-            if not alive or time.monotonic() >= deadline:
+            if not self._patient and (not alive or time.monotonic() >= deadline):
                 why = f"the evaluator gave no result within {self._wait_s:g} s" if alive else "no evaluator is running"
                 raise Suspended(
                     f"An evaluation waits in the spool {spool.directory}: {why}.",

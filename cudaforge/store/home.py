@@ -4,6 +4,7 @@ cudaforge.db      the record (SqliteStore)
 checkpoints.db    LangGraph's own, a separate file because a foreign write lock can kill a run
 artifacts/ab/...  bytes under their SHA-256
 cache/            build cache and baselines, the engine's; safe to delete
+workers/          a lock file for each live worker process
 backups/          copies of cudaforge.db, made before its schema changes
 """
 
@@ -43,6 +44,11 @@ class Home:
     @property
     def build_cache(self) -> Path:
         return self.root / "cache" / "build"
+
+    @property
+    def workers(self) -> Path:
+        """Lock files of the processes that take jobs from the queue."""
+        return self.root / "workers"
 
     @property
     def backups(self) -> Path:

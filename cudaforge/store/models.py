@@ -164,6 +164,99 @@ class ArtifactRow(Base, table=True):
     """When gc deleted the bytes."""
 
 
+class TaskRow(Base, table=True):
+    """A task that was uploaded or submitted to a service, once per content; runs hold their own copy."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (Index("ix_tasks_created", "created", "id"),)
+    id: str = Field(primary_key=True)
+    name: str
+    """As it was first called."""
+    submitter: str
+    created: str
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class TokenRow(Base, table=True):
+    """A bearer token. Of its secret only the SHA-256 is here: it has 256 random bits, so no salt is needed."""
+
+    __tablename__ = "tokens"
+    id: str = Field(primary_key=True)
+    name: str
+    sha256: str
+    scope: str
+    max_active: int | None = None
+    created: str
+    last_used: str | None = None
+    revoked: str | None = None
+
+
+class JobRow(Base, table=True):
+    """A run or a single evaluation in the queue. Claims look for the first queued of each submitter."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_id", "id", unique=True),
+        Index("ix_jobs_state", "state", "submitter", "seq"),
+        Index("ix_jobs_submitter", "submitter", "served"),
+        {"sqlite_autoincrement": True},
+    )
+    seq: int | None = Field(default=None, primary_key=True)
+    id: str
+    kind: str
+    submitter: str
+    state: str
+    worker: str | None = None
+    deliveries: int = 0
+    cancel: bool = False
+    served: str = ""
+    """When a worker last began with it."""
+
+
+class SingleRow(Base, table=True):
+    """A kernel measured without a run."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (Index("ix_evaluations_created", "created", "id"),)
+    id: str = Field(primary_key=True)
+    state: str
+    task: str
+    task_name: str
+    kernel: str
+    verdict: str | None = None
+    created: str
+    updated: str
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class WorkerRow(Base, table=True):
+    """A worker process that takes jobs. Whether it lives is told by its lock file, not by `seen`."""
+
+    __tablename__ = "workers"
+    id: str = Field(primary_key=True)
+    pid: int
+    slots: int
+    started: str
+    seen: str
+    draining: bool = False
+
+
+class AnswerRow(Base, table=True):
+    """What a request with an Idempotency-Key was answered with."""
+
+    __tablename__ = "answers"
+    __table_args__ = (Index("ix_answers_created", "created"),)
+    submitter: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fingerprint: str
+    status: int
+    location: str
+    body: str = Field(sa_column=Column(Text, nullable=False))
+    created: str
+
+
 _tables = Base.metadata.tables
 RUNS, ATTEMPTS, KERNELS = _tables["runs"], _tables["attempts"], _tables["kernels"]
 CALLS, RESULTS, EVENTS, ARTIFACTS = _tables["calls"], _tables["results"], _tables["events"], _tables["artifacts"]
+TASKS, TOKENS, JOBS, SINGLES = _tables["tasks"], _tables["tokens"], _tables["jobs"], _tables["evaluations"]
+WORKERS, ANSWERS = _tables["workers"], _tables["answers"]

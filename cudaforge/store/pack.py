@@ -18,6 +18,8 @@ from cudaforge.store.migrate import BUSY_S, copy_database
 from cudaforge_profiling.types import Frozen
 
 ARCHIVES = (".tar.gz", ".tgz")
+SERVICE_TABLES = ("tokens", "jobs", "workers", "answers")
+"""Emptied in a pack."""
 
 
 class Packed(Frozen):
@@ -35,9 +37,9 @@ class Packed(Frozen):
 def pack(home: Path, output: Path) -> Packed:
     """Copies databases and artefacts to `output`: an archive where it ends in .tar.gz or .tgz, else a new folder.
 
-    The copy is a home: point CUDAFORGE_HOME at it (an archive unpacks to one folder, named as the archive). Caches
-    and backups stay behind. `output` appears whole or not at all. Raises UsageError where it exists already or there
-    is nothing to pack, StoreError where it cannot be made.
+    The copy is a home: point CUDAFORGE_HOME at it (an archive unpacks to one folder, named as the archive). Caches,
+    backups and what belongs to a service (tokens, its queue) stay behind. `output` appears whole or not at all.
+    Raises UsageError where it exists already or there is nothing to pack, StoreError where it cannot be made.
     """
     source = Home(Path(home).expanduser().absolute())
     output = Path(output).expanduser().absolute()
@@ -78,6 +80,12 @@ def _copy_databases(source: Home, copy: Home) -> tuple[int, dict[str, int]]:
     copy_database(source.database, copy.database)
     with closing(sqlite3.connect(copy.database, timeout=BUSY_S)) as connection:
         try:
+            # A copy is handed on: nobody's token opens it, and no service that is started on it takes up work that
+            # the original goes on with.
+            connection.execute("PRAGMA secure_delete = ON")
+            for table in SERVICE_TABLES:
+                connection.execute(f"DELETE FROM {table}")
+            connection.commit()
             runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
             rows = connection.execute("SELECT digest, size FROM artifacts WHERE collected IS NULL ORDER BY digest")
             return int(runs), {str(digest): int(size) for digest, size in rows}

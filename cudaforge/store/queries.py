@@ -4,102 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, select, tuple_
+from sqlalchemy import Connection, RowMapping, Table, and_, case, false, func, or_, select, tuple_
 
 from cudaforge.evaluation import Interval
+from cudaforge.shapes import DeviceLine, EvaluationLine, RunFilter, RunLine, Spent, Summary, TaskLine
 from cudaforge.store.codec import moment, plain
-from cudaforge.store.models import ATTEMPTS, CALLS, EVENTS, RUNS
-from cudaforge.trace import CallState, RunState
-from cudaforge_profiling.types import Frozen
+from cudaforge.store.models import ATTEMPTS, CALLS, EVENTS, JOBS, RESULTS, RUNS, SINGLES, TASKS
+from cudaforge.trace import CallState
 
 
-class Spent(Frozen):
-    """What the model calls of a run have cost so far."""
-
-    calls: int = 0
-    uncertain_calls: int = 0
-    """Cut off in flight and booked at their worst; their tokens and price are in the sums."""
-    unpriced_calls: int = 0
-    """Done or uncertain, at a price that is not known."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    usd_known: float = 0.0
-    """Sum over the calls whose price is known."""
-
-    @property
-    def tokens(self) -> int:
-        """Input and output; cached ones are among the input."""
-        return self.input_tokens + self.output_tokens
-
-    @property
-    def usd(self) -> float | None:
-        """US dollars, or None where a call's price is not known."""
-        return None if self.unpriced_calls else self.usd_known
-
-
-class Summary(Frozen):
-    """Totals of one run."""
-
-    run_id: str
-    spent: Spent
-    stages_s: dict[str, float]
-    """Wall seconds per finished stage: baseline, coder, judge, evaluate, profile, verify."""
-    attempts: int
-    events: int
-
-
-class RunLine(Frozen):
-    """A run as a list shows it; `SqliteStore.run` has the whole."""
-
-    id: str
-    state: RunState
-    created: datetime
-    updated: datetime
-    task: str
-    """Task id."""
-    task_name: str
-    language: str
-    coder: str
-    judge: str
-    evaluator: str
-    preset: str
-    device: str | None
-    waiting_for: str
-    error: str
-    win: bool | None
-    """None while the run has no outcome."""
-    best: str | None
-    kernel: str | None
-    speedup: Interval | None
-    """Verified, over eager."""
-    speedup_compile: float | None
-    attempts: int
-    spent: Spent
-
-
-def find_runs(
-    connection: Connection, state: RunState | None, task: str | None, before: str | None, limit: int
-) -> list[RunLine]:
+def find_runs(connection: Connection, wanted: RunFilter, before: str | None, limit: int) -> list[RunLine]:
     """Newest first; see SqliteStore.find_runs."""
     attempts = select(func.count()).where(ATTEMPTS.c.run_id == RUNS.c.id).scalar_subquery().label("attempts")
+    submitter = select(JOBS.c.submitter).where(JOBS.c.id == RUNS.c.id).scalar_subquery()
     query = (
-        select(*(column for column in RUNS.c if column.name != "body"), attempts)
+        select(*(column for column in RUNS.c if column.name != "body"), attempts, submitter.label("submitter"))
         .order_by(RUNS.c.created.desc(), RUNS.c.id.desc())
         .limit(limit)
     )
-    if state is not None:
-        query = query.where(RUNS.c.state == state.value)
-    if task is not None:
-        is_id = re.fullmatch(r"t[0-9a-f]{16}", task)
-        query = query.where((RUNS.c.task if is_id else RUNS.c.task_name) == plain(task))
+    if wanted.state is not None:
+        query = query.where(RUNS.c.state == wanted.state.value)
+    if wanted.task is not None:
+        is_id = re.fullmatch(r"t[0-9a-f]{16}", wanted.task)
+        query = query.where((RUNS.c.task if is_id else RUNS.c.task_name) == plain(wanted.task))
+    if wanted.language is not None:
+        query = query.where(RUNS.c.language == plain(wanted.language))
+    if wanted.model is not None:
+        query = query.where(or_(RUNS.c.coder == plain(wanted.model), RUNS.c.judge == plain(wanted.model)))
+    if wanted.device is not None:
+        query = query.where(RUNS.c.device == plain(wanted.device))
+    if wanted.submitter is not None:
+        query = query.where(submitter == plain(wanted.submitter))
+    if wanted.text:
+        columns = (RUNS.c.id, RUNS.c.task_name, RUNS.c.coder, RUNS.c.judge)
+        query = query.where(or_(*(column.icontains(plain(wanted.text), autoescape=True) for column in columns)))
     if before is not None:
-        cursor = connection.execute(select(RUNS.c.created, RUNS.c.id).where(RUNS.c.id == before)).one_or_none()
-        if cursor is None:
-            return []
-        query = query.where(tuple_(RUNS.c.created, RUNS.c.id) < tuple_(cursor.created, cursor.id))
+        query = query.where(_after(connection, RUNS, before))
     rows = connection.execute(query).mappings().all()
     spent = spent_by_run(connection, [row["id"] for row in rows])
     return [_line(row, spent[row["id"]]) for row in rows]
@@ -157,3 +99,45 @@ def _line(row: RowMapping, spent: Spent) -> RunLine:
         interval = Interval(value=row["speedup"], low=row["speedup_low"], high=row["speedup_high"])
     times = {"created": moment(row["created"]), "updated": moment(row["updated"])}
     return RunLine.model_validate({**values, **times, "speedup": interval, "spent": spent})
+
+
+def find_tasks(connection: Connection, name: str | None, before: str | None, limit: int) -> list[TaskLine]:
+    """Tasks that were submitted to a service, newest first."""
+    query = select(TASKS.c.id, TASKS.c.name, TASKS.c.submitter, TASKS.c.created)
+    query = query.order_by(TASKS.c.created.desc(), TASKS.c.id.desc()).limit(limit)
+    if name is not None:
+        query = query.where(TASKS.c.name == plain(name))
+    if before is not None:
+        query = query.where(_after(connection, TASKS, before))
+    rows = connection.execute(query).mappings().all()
+    return [TaskLine.model_validate({**row, "created": moment(row["created"])}) for row in rows]
+
+
+def find_singles(connection: Connection, state: str | None, before: str | None, limit: int) -> list[EvaluationLine]:
+    """Single evaluations, newest first."""
+    query = select(*(column for column in SINGLES.c if column.name != "body"))
+    query = query.order_by(SINGLES.c.created.desc(), SINGLES.c.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(SINGLES.c.state == state)
+    if before is not None:
+        query = query.where(_after(connection, SINGLES, before))
+    rows = connection.execute(query).mappings().all()
+    return [
+        EvaluationLine.model_validate({**row, "created": moment(row["created"]), "updated": moment(row["updated"])})
+        for row in rows
+    ]
+
+
+def devices(connection: Connection) -> list[DeviceLine]:
+    """Devices on which anything was measured, the most used first."""
+    query = select(RESULTS.c.device, func.count().label("results"), func.max(RESULTS.c.created).label("last"))
+    rows = connection.execute(query.group_by(RESULTS.c.device).order_by(func.count().desc()))
+    return [DeviceLine(name=row.device, results=row.results, last_used=moment(row.last)) for row in rows]
+
+
+def _after(connection: Connection, table: Table, before: str) -> Any:
+    """Rows that follow the one with the id `before` in a list from the newest to the oldest; none if it is unknown."""
+    cursor = connection.execute(select(table.c.created, table.c.id).where(table.c.id == before)).one_or_none()
+    if cursor is None:
+        return false()
+    return tuple_(table.c.created, table.c.id) < tuple_(cursor.created, cursor.id)

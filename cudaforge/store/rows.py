@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cudaforge.evaluation import Baseline, Evaluation, Result, Verification
+from cudaforge.jobs import SingleEvaluation
 from cudaforge.kernel import Kernel
 from cudaforge.store.codec import encode, kind_of, plain, stamp
+from cudaforge.task import Task
 from cudaforge.trace import Attempt, Call, Event, Run, StageFinished, StageStarted, now
 from cudaforge_profiling.types import Profile
 
@@ -112,6 +114,24 @@ def event_values(event: Event) -> Values:
         stage=event.stage if isinstance(event, StageStarted | StageFinished) else None,
         seconds=event.seconds if isinstance(event, StageFinished) else None,
         body=encode(event),
+    )
+
+
+def task_values(task: Task, submitter: str) -> Values:
+    return _fit(id=task.id, name=task.name, submitter=submitter, created=stamp(now()), body=encode(task))
+
+
+def single_values(single: SingleEvaluation) -> Values:
+    return _fit(
+        id=single.id,
+        state=single.state.value,
+        task=single.task.id,
+        task_name=single.task.name,
+        kernel=single.kernel.id,
+        verdict=single.evaluation.verdict.value if single.evaluation else None,
+        created=stamp(single.created),
+        updated=stamp(single.updated),
+        body=encode(single),
     )
 
 

@@ -11,24 +11,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from cudaforge.errors import StoreError
 from cudaforge.evaluation import Result
+from cudaforge.jobs import SingleState
 from cudaforge.kernel import Kernel
+from cudaforge.shapes import DeviceLine, EvaluationLine, RunFilter, RunLine, Summary, TaskLine
 from cudaforge.store import queries
 from cudaforge.store.artefacts import artefact_path, read_artefact, write_artefact
 from cudaforge.store.codec import decode, decode_event, decode_result, moment, stamp
 from cudaforge.store.database import Database
 from cudaforge.store.home import Home
-from cudaforge.store.models import ARTIFACTS, ATTEMPTS, CALLS, EVENTS, KERNELS, RESULTS, RUNS
-from cudaforge.store.queries import RunLine, Spent, Summary
-from cudaforge.store.rows import attempt_values, call_values, event_values, kernel_values, result_values, run_values
-from cudaforge.trace import Attempt, Call, CallState, Event, Run, RunState, StoredEvent, now
+from cudaforge.store.models import ARTIFACTS, ATTEMPTS, CALLS, EVENTS, KERNELS, RESULTS, RUNS, TASKS
+from cudaforge.store.queue import Queue
+from cudaforge.store.rows import (
+    attempt_values,
+    call_values,
+    event_values,
+    kernel_values,
+    result_values,
+    run_values,
+    task_values,
+)
+from cudaforge.store.tokens import Tokens
+from cudaforge.task import Task
+from cudaforge.trace import Attempt, Call, CallState, Event, Run, StoredEvent, now
 from cudaforge_profiling.types import Frozen, Profile
-
-__all__ = ["Report", "RunLine", "Spent", "SqliteStore", "Summary"]
 
 
 class Report(Frozen):
@@ -52,6 +62,8 @@ class SqliteStore:
     def __init__(self, home: Path) -> None:
         self.home = Home(Path(home).expanduser().absolute())
         self._database = Database(self.home)
+        self.queue = Queue(self._database, self.home.workers)
+        self.tokens = Tokens(self._database)
 
     # -- runs --------------------------------------------------------------------------------------------------
 
@@ -77,19 +89,14 @@ class SqliteStore:
         return [decode(Run, body, f"Run {run_id}") for run_id, body in self._rows(query)]
 
     def find_runs(
-        self,
-        *,
-        state: RunState | None = None,
-        task: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
+        self, wanted: RunFilter | None = None, *, before: str | None = None, limit: int = 100
     ) -> list[RunLine]:
-        """Runs as lists show them, newest first, of one state and of one task (name or id) where given.
+        """Runs as lists show them, newest first.
 
         `before` is the id of the last run of the previous page; the next page follows it, whatever was added since.
         """
         with self._database.read() as connection:
-            return queries.find_runs(connection, state, task, before, limit)
+            return queries.find_runs(connection, wanted or RunFilter(), before, limit)
 
     def summary(self, run_id: str) -> Summary | None:
         """Totals of one run: tokens, price, seconds per stage. All from one snapshot."""
@@ -191,6 +198,40 @@ class SqliteStore:
         data = read_artefact(self.home.artifacts, digest) if collected is None else None
         return Report(digest=digest, size=size, collected=moment(collected) if collected else None, data=data)
 
+    # -- what a service was given ------------------------------------------------------------------------------
+
+    def keep_task(self, task: Task, submitter: str) -> bool:
+        """Keeps a task for later runs. False where it is known already, whatever its name."""
+        statement = insert(TASKS).values(task_values(task, submitter)).on_conflict_do_nothing()
+        with self._database.write() as connection:
+            return connection.execute(statement).rowcount > 0
+
+    def task(self, task_id: str) -> Task | None:
+        body = self._body(TASKS, TASKS.c.id == task_id)
+        return None if body is None else decode(Task, body, f"Task {task_id}")
+
+    def find_tasks(self, name: str | None = None, *, before: str | None = None, limit: int = 100) -> list[TaskLine]:
+        """Tasks as lists show them, newest first; `before` as in `find_runs`."""
+        with self._database.read() as connection:
+            return queries.find_tasks(connection, name, before, limit)
+
+    def find_singles(
+        self, state: SingleState | None = None, *, before: str | None = None, limit: int = 100
+    ) -> list[EvaluationLine]:
+        """Single evaluations as lists show them, newest first; `before` as in `find_runs`."""
+        with self._database.read() as connection:
+            return queries.find_singles(connection, state.value if state else None, before, limit)
+
+    def devices(self) -> list[DeviceLine]:
+        """Devices on which a run has measured anything."""
+        with self._database.read() as connection:
+            return queries.devices(connection)
+
+    def newest_event(self) -> int:
+        """Id of the last event; 0 where there is none."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.max(EVENTS.c.id))).scalar_one() or 0)
+
     # -- events ------------------------------------------------------------------------------------------------
 
     def append(self, event: Event) -> int:
@@ -212,6 +253,10 @@ class SqliteStore:
 
     def put_artifact(self, data: bytes) -> str:
         return self._put(data, "blob")
+
+    def put_report(self, data: bytes) -> str:
+        """Keeps a profiler's report, which `cudaforge gc` may delete, and returns its digest."""
+        return self._put(data, "report")
 
     def artifact(self, digest: str) -> bytes | None:
         """The bytes; None where they were never put or have been collected. Raises StoreError where damaged."""

@@ -15,9 +15,9 @@ from support.fake_openai import FakeOpenAI, Slow, by_model
 from support.scripted import diagnosis_reply
 from support.spool_server import serving
 
-from cudaforge.cli.shapes import RunOutput
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Evaluation
+from cudaforge.shapes import RunOutput
 
 TASK = """import torch
 from torch import nn

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.spool_server import serving
 
-from cudaforge.cli.shapes import ProfileOutput
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Evaluation, Verdict
+from cudaforge.shapes import ProfileOutput
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cudaforge.cli import examples
+from cudaforge import examples
 from cudaforge.errors import UsageError
 
 

@@ -14,8 +14,8 @@ from support.scripted import diagnosis_reply, kernel_reply, plan_reply
 from support.spool_server import serving
 
 from cudaforge import wiring
-from cudaforge.cli.shapes import ErrorOutput, RunOutput
 from cudaforge.errors import ExitCode
+from cudaforge.shapes import ErrorOutput, RunOutput
 from cudaforge.trace import RunState
 
 CODER = [kernel_reply("INCORRECT"), kernel_reply("time_us=80"), kernel_reply("time_us=40")]

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cudaforge.cli import output
-from cudaforge.cli.shapes import ErrorOutput
 from cudaforge.errors import UsageError
 from cudaforge.evaluation import Interval
+from cudaforge.shapes import ErrorOutput
 
 
 @pytest.mark.parametrize(

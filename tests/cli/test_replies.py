@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.scripted import kernel_reply, plan_reply
 
-from cudaforge.cli.shapes import PendingOutput, ReplyOutput
 from cudaforge.errors import ExitCode
+from cudaforge.shapes import PendingOutput, ReplyOutput
 
 
 @pytest.fixture

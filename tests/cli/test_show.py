@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.scripted import UNREADABLE, diagnosis_reply, kernel_reply, plan_reply
 
-from cudaforge.cli.shapes import RoundOutput, RunOutput, RunsOutput
 from cudaforge.errors import ExitCode
+from cudaforge.shapes import RoundOutput, RunOutput, RunsOutput
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 from support.scripted import kernel_reply
 
 from cudaforge.cli.doctor import ESSENTIAL, isolation
-from cudaforge.cli.shapes import DoctorOutput, EvaluatorOutput, GcOutput, PackOutput
 from cudaforge.errors import ExitCode
+from cudaforge.shapes import DoctorOutput, EvaluatorOutput, GcOutput, PackOutput
 
 
 def test_an_empty_spool_is_drained_at_once(cli_json: Callable[..., Any], tmp_path: Path) -> None:

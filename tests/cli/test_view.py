@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from support.records import attempt
 
-from cudaforge.cli.describe import attempt_output, tried
 from cudaforge.cli.output import short_model
 from cudaforge.cli.view import RoundsTable
+from cudaforge.describe import attempt_output, tried
 from cudaforge.evaluation import Verdict
 from cudaforge.trace import Action, Attempt, Diagnosis
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support import records
 
-from cudaforge.store.sqlite import Spent, SqliteStore
+from cudaforge.shapes import Spent
+from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import CallState, RunState, StageFinished, StageStarted, Usage
 
 RUN = "r000000001"

@@ -38,7 +38,7 @@ class Example:
 def folder() -> Path:
     """The examples: package data of a wheel, or examples/ of a checkout. Raises UsageError where neither is there."""
     packaged = Path(str(resources.files("cudaforge"))) / "demo_data"
-    checkout = Path(__file__).resolve().parents[2] / "examples"
+    checkout = Path(__file__).resolve().parents[1] / "examples"
     for place in (packaged, checkout):
         if (place / "tasks").is_dir() and (place / "recordings").is_dir():
             return place

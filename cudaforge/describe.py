@@ -7,20 +7,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cudaforge.cli.shapes import (
+from cudaforge.errors import UsageError
+from cudaforge.evaluation import Evaluation, Verification, geometric_mean
+from cudaforge.kernel import Kernel
+from cudaforge.ports import Store
+from cudaforge.shapes import (
     AttemptOutput,
     BaselineOutput,
     BestOutput,
     CallOutput,
+    PendingItem,
     RoundOutput,
     RunOutput,
     RunRow,
     Tokens,
 )
-from cudaforge.errors import UsageError
-from cudaforge.evaluation import Evaluation, Verification, geometric_mean
-from cudaforge.kernel import Kernel
-from cudaforge.ports import Store
 from cudaforge.trace import (
     Attempt,
     BaselineMeasured,
@@ -237,3 +238,20 @@ def diff(base: Kernel, kernel: Kernel) -> str:
         before, after = base.files.get(name, ""), kernel.files.get(name, "")
         lines += difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
     return "\n".join(lines)
+
+
+def pending_item(store: Store, run: Run) -> PendingItem | None:
+    """What the run waits for; None where the reply is there and only `resume` is missing."""
+    call = store.call(run.waiting_for)
+    if call is not None and call.reply is not None:
+        return None
+    return PendingItem(
+        run=run.id,
+        task=run.spec.task.name,
+        kind="evaluation" if call is None else "reply",
+        key=run.waiting_for,
+        role=call.role.value if call else None,
+        purpose=call.purpose if call else None,
+        since=run.updated,
+        messages=call.messages if call else (),
+    )

@@ -1,18 +1,21 @@
-"""The JSON that `--json` prints, one model per command; docs/cli.md shows an example of each.
+"""What the doors show: the JSON that `--json` prints and that the service answers with.
 
 These shapes are stable: fields are added, never renamed or removed. `evaluate` prints cudaforge.evaluation's
-Evaluation as it is. Missing values are null, never left out.
+Evaluation as it is. Missing values are null, never left out. docs/cli.md shows an example of each of the commands'.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cudaforge.evaluation import Evaluation, Speedup, Verdict
-from cudaforge.trace import Diagnosis, Message, Plan
+from cudaforge.evaluation import Evaluation, Interval, Speedup, Verdict
+from cudaforge.jobs import Scope, SingleState
+from cudaforge.trace import Diagnosis, Message, Plan, RunState
 from cudaforge_profiling.types import Profile
 
 
@@ -20,6 +23,24 @@ class Shape(BaseModel):
     """Base of all: unknown fields are a mistake of ours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def to_json(shape: BaseModel, indent: int | None = None) -> str:
+    """A shape as ASCII JSON, with null for numbers that JSON cannot say.
+
+    Not model_dump_json: sources and outputs are untrusted text, and it refuses lone surrogates. In ASCII they and
+    everything else pass through any terminal, pipe and browser.
+    """
+    separators = None if indent else (",", ":")
+    return json.dumps(_finite(shape.model_dump(mode="json")), indent=indent, separators=separators, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class ErrorOutput(Shape):
@@ -171,6 +192,119 @@ class RunsOutput(Shape):
     runs: tuple[RunRow, ...]
 
 
+class Spent(Shape):
+    """What the model calls of a run have cost so far."""
+
+    calls: int = 0
+    uncertain_calls: int = 0
+    """Cut off in flight and booked at their worst; their tokens and price are in the sums."""
+    unpriced_calls: int = 0
+    """Done or uncertain, at a price that is not known."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    usd_known: float = 0.0
+    """Sum over the calls whose price is known."""
+
+    @property
+    def tokens(self) -> int:
+        """Input and output; cached ones are among the input."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def usd(self) -> float | None:
+        """US dollars, or None where a call's price is not known."""
+        return None if self.unpriced_calls else self.usd_known
+
+
+class Summary(Shape):
+    """Totals of one run."""
+
+    run_id: str
+    spent: Spent
+    stages_s: dict[str, float]
+    """Wall seconds per finished stage: baseline, coder, judge, evaluate, profile, verify."""
+    attempts: int
+    events: int
+
+
+class RunLine(Shape):
+    """A run as a list shows it; `RunOutput` is the whole."""
+
+    id: str
+    state: RunState
+    created: datetime
+    updated: datetime
+    task: str
+    """Task id."""
+    task_name: str
+    language: str
+    coder: str
+    judge: str
+    evaluator: str
+    preset: str
+    device: str | None
+    waiting_for: str
+    error: str
+    win: bool | None
+    """None while the run has no outcome."""
+    best: str | None
+    kernel: str | None
+    speedup: Interval | None
+    """Verified, over eager."""
+    speedup_compile: float | None
+    attempts: int
+    submitter: str | None = None
+    """Id of the token that submitted it, `local`, or None for a run of the command line."""
+    spent: Spent
+
+
+class RunFilter(Shape):
+    """Which runs a list shows; None and "" are no condition."""
+
+    state: RunState | None = None
+    task: str | None = None
+    """Name or id."""
+    language: str | None = None
+    model: str | None = None
+    """Coder or Judge."""
+    device: str | None = None
+    submitter: str | None = None
+    """Id of the token, or `local`."""
+    text: str = ""
+    """Part of the task's name, of a model's name or of the run's id; case does not count."""
+
+
+class TaskLine(Shape):
+    """A task that a service knows, as a list shows it."""
+
+    id: str
+    name: str
+    submitter: str
+    created: datetime
+
+
+class EvaluationLine(Shape):
+    """A kernel measured without a run, as a list shows it."""
+
+    id: str
+    state: SingleState
+    task: str
+    task_name: str
+    kernel: str
+    verdict: Verdict | None
+    created: datetime
+    updated: datetime
+
+
+class DeviceLine(Shape):
+    """A device on which something was measured."""
+
+    name: str
+    results: int
+    last_used: datetime
+
+
 class PendingItem(Shape):
     """What one suspended run waits for."""
 
@@ -214,6 +348,35 @@ class EvaluatorOutput(Shape):
     spool: str
     drained: bool
     """False where a signal ended it."""
+
+
+class TokenRow(Shape):
+    """A bearer token in `token list`; its secret is nowhere."""
+
+    id: str
+    name: str
+    scope: Scope
+    max_active: int | None
+    created: datetime
+    last_used: datetime | None
+    """To the minute."""
+    revoked: datetime | None
+
+
+class TokensOutput(Shape):
+    """`token list`, oldest first."""
+
+    tokens: tuple[TokenRow, ...]
+
+
+class NewTokenOutput(Shape):
+    """`token create`."""
+
+    id: str
+    name: str
+    scope: Scope
+    token: str
+    """What to send as `Authorization: Bearer`; shown this once."""
 
 
 class PackOutput(Shape):

@@ -1,0 +1,86 @@
+"""The process of `cudaforge serve`: uvicorn, and worker processes beside it that are started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from cudaforge_api.app import create_app
+from cudaforge_api.settings import Settings
+
+RESTART_S, RESTART_MOST_S = 1.0, 60.0
+"""Before a dead worker is started again; doubles while they die young."""
+YOUNG_S = 60.0
+SHUTDOWN_S = 10
+"""How long requests under way get after SIGTERM."""
+
+
+class Server(uvicorn.Server):
+    """Ends the event streams on SIGTERM: they would never end of themselves."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._on_exit()
+
+
+def serve(settings: Settings, workers: int, worker_command: Sequence[str], log_level: str = "info") -> None:
+    """Serves until SIGTERM or SIGINT, with `workers` processes of `worker_command`, which are drained then.
+
+    Raises StoreError and UsageError as create_app does.
+    """
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=log_level,
+        access_log=False,  # lines a client can fill a disk with
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        limit_concurrency=settings.limits.streams + 200,
+        lifespan="on",
+    )
+    feed = app.state.service.feed
+    server = Server(config, feed.close)
+    asyncio.run(_serve(server, workers, worker_command))
+
+
+async def _serve(server: Server, workers: int, command: Sequence[str]) -> None:
+    keeping = [asyncio.create_task(_keep(command)) for _ in range(workers)]
+    try:
+        await server.serve()
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+
+
+async def _keep(command: Sequence[str]) -> None:
+    """One worker process, started again whenever it ends. Cancelled, it drains the process and waits for it."""
+    pause = RESTART_S
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        process = await asyncio.create_subprocess_exec(
+            *command, "--parent", str(os.getpid()), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                await process.wait()
+            raise
+        pause = RESTART_S if loop.time() - began > YOUNG_S else min(2 * pause, RESTART_MOST_S)
+        print(f"A worker ended with {code}; another starts in {pause:g} s.", file=sys.stderr, flush=True)
+        await asyncio.sleep(pause)
