@@ -29,8 +29,8 @@ check: $(STAMP) ## formatting, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-serve: ## the web service: not part of this version, and says so
-	@echo "There is no service in this version: use the command line (make demo, $(BIN)/cudaforge --help)." >&2; exit 1
+serve: compiler $(STAMP) ## the service on http://127.0.0.1:8000/api/v1, with one worker
+	@$(BIN)/cudaforge serve
 
 install: $(STAMP) ## the set-up alone
 

@@ -350,8 +350,8 @@ class EvaluatorOutput(Shape):
     """False where a signal ended it."""
 
 
-class TokenRow(Shape):
-    """A bearer token in `token list`; its secret is nowhere."""
+class TokenOutput(Shape):
+    """`token revoke`, and a line of `token list`; the secret is nowhere."""
 
     id: str
     name: str
@@ -366,7 +366,7 @@ class TokenRow(Shape):
 class TokensOutput(Shape):
     """`token list`, oldest first."""
 
-    tokens: tuple[TokenRow, ...]
+    tokens: tuple[TokenOutput, ...]
 
 
 class NewTokenOutput(Shape):
@@ -377,6 +377,23 @@ class NewTokenOutput(Shape):
     scope: Scope
     token: str
     """What to send as `Authorization: Bearer`; shown this once."""
+
+
+class ServeOutput(Shape):
+    """`serve`, once it listens."""
+
+    url: str
+    home: str
+    workers: int
+    token_required: bool
+
+
+class WorkerOutput(Shape):
+    """`worker`, once it ends."""
+
+    id: str
+    jobs: int
+    """That it has carried out, to wherever they came to rest."""
 
 
 class PackOutput(Shape):

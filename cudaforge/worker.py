@@ -65,6 +65,8 @@ class QueueWorker:
         self._evaluators: dict[str, Evaluator] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining = asyncio.Event()
+        self.jobs = 0
+        """That this worker has carried out, to wherever they came to rest."""
         self._given_back = False
         """Drained for long enough: what is cancelled now is for another worker, not stopped for good."""
 
@@ -131,6 +133,7 @@ class QueueWorker:
         try:
             how = await (self._drive(job) if job.kind == "run" else self._measure(job))
             self._store.queue.leave(job.id, self.info.id)
+            self.jobs += 1
             self._say(f"{job.id}: {how}")
         except StoreError as error:  # left as it is: when this worker ends, another one takes it over
             self._say(f"{job.id}: {error.message}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
+from cudaforge.errors import UsageError
 from cudaforge_api.app import create_app
 from cudaforge_api.settings import Settings
 
@@ -33,7 +35,17 @@ class Server(uvicorn.Server):
         self._on_exit()
 
 
-def serve(settings: Settings, workers: int, worker_command: Sequence[str], log_level: str = "info") -> None:
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError where the address cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{host}:{port} cannot be listened on: {reason}.", "Choose another --port.") from None
+
+
+def serve(settings: Settings, listening: socket.socket, workers: int, worker_command: Sequence[str]) -> None:
     """Serves until SIGTERM or SIGINT, with `workers` processes of `worker_command`, which are drained then.
 
     Raises StoreError and UsageError as create_app does.
@@ -41,9 +53,9 @@ def serve(settings: Settings, workers: int, worker_command: Sequence[str], log_l
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
-        log_level=log_level,
+        log_level="warning",
+        loop="uvloop",
+        http="httptools",
         access_log=False,  # lines a client can fill a disk with
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
@@ -52,13 +64,14 @@ def serve(settings: Settings, workers: int, worker_command: Sequence[str], log_l
     )
     feed = app.state.service.feed
     server = Server(config, feed.close)
-    asyncio.run(_serve(server, workers, worker_command))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(server, listening, workers, worker_command))
 
 
-async def _serve(server: Server, workers: int, command: Sequence[str]) -> None:
+async def _serve(server: Server, listening: socket.socket, workers: int, command: Sequence[str]) -> None:
     keeping = [asyncio.create_task(_keep(command)) for _ in range(workers)]
     try:
-        await server.serve()
+        await server.serve(sockets=[listening])
     finally:
         for task in keeping:
             task.cancel()

@@ -63,6 +63,7 @@ def serve(
         int, typer.Option("--max-queued", min=1, help="Jobs that wait, of all.", rich_help_panel=MUCH)
     ] = 1000,
     home: Home = None,
+    json: Json = False,
 ) -> None:
     """Serve runs over HTTP: submit, follow live, fetch results. See docs/service.md.
 
@@ -70,14 +71,12 @@ def serve(
     gently: runs under way go back into the queue, and on with the next start.
     """
     from cudaforge import wiring
-    from cudaforge.cli.output import err
+    from cudaforge.cli.output import emit, err
     from cudaforge.jobs import Bounds
-
-    try:
-        from cudaforge_api.serve import serve as run
-        from cudaforge_api.settings import Limits, Settings
-    except ImportError as error:
-        raise UsageError(f"The service needs {error.name}.", "pip install fastapi uvicorn") from None
+    from cudaforge.shapes import ServeOutput
+    from cudaforge_api.serve import bind
+    from cudaforge_api.serve import serve as run
+    from cudaforge_api.settings import Limits, Settings
 
     folder = wiring.resolve_home(home)
     evaluators = tuple(evaluator or ["local"])
@@ -106,14 +105,17 @@ def serve(
                 )
         finally:
             record.close()
+    listening = bind(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listening.getsockname()[1]}/api/v1"
+    if json:
+        emit(ServeOutput(url=url, home=str(folder), workers=workers, token_required=settings.require_token))
+        sys.stdout.flush()
+    token = "a token is required" if settings.require_token else "no token is needed on this machine"
+    by = f"{workers} worker{'s' * (workers != 1)}"
+    err().print(f"CudaForge serves {folder} on {url} with {by}; {token}.", soft_wrap=True, markup=False)
     command = [sys.executable, "-m", "cudaforge", "worker", "--slots", str(slots), "--home", str(folder)]
-    err().print(
-        f"CudaForge serves {folder} on http://{host}:{port}/api/v1 with {workers} worker{'s' * (workers != 1)}; "
-        f"{'tokens are required' if settings.require_token else 'no token is needed on this machine'}.",
-        soft_wrap=True,
-        markup=False,
-    )
-    run(settings, workers, command)
+    run(settings, listening, workers, command)
 
 
 def worker(
@@ -124,11 +126,14 @@ def worker(
     ] = 20.0,
     parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
     """Carry out what the service's queue holds. Start as many as you like, on the machine that has the home."""
     import asyncio
 
     from cudaforge import wiring
+    from cudaforge.cli.output import emit
+    from cudaforge.shapes import WorkerOutput
     from cudaforge.worker import QueueWorker, work
 
     def say(line: str) -> None:
@@ -138,7 +143,9 @@ def worker(
         made = QueueWorker(wiring.resolve_home(home), slots=slots, drain_s=drain, say=say)
         say(f"worker {made.info.id} takes up to {slots} jobs at a time")
         await work(made, parent=parent)
-        say("worker ended")
+        say(f"worker {made.info.id} ended")
+        if json:
+            emit(WorkerOutput(id=made.info.id, jobs=made.jobs))
 
     asyncio.run(run())
 
@@ -181,11 +188,11 @@ def token_list(home: Home = None, json: Json = False) -> None:
 
     from cudaforge import wiring
     from cudaforge.cli.output import clean, emit, out
-    from cudaforge.shapes import TokenRow, TokensOutput
+    from cudaforge.shapes import TokenOutput, TokensOutput
 
     record = wiring.open_record(home)
     try:
-        rows = [TokenRow.model_validate(token.model_dump()) for token in record.tokens.list()]
+        rows = [TokenOutput.model_validate(token.model_dump()) for token in record.tokens.list()]
     finally:
         record.close()
     if json:
@@ -213,7 +220,7 @@ def token_revoke(
     """End a token: from the next request on it counts for nothing."""
     from cudaforge import wiring
     from cudaforge.cli.output import emit, out
-    from cudaforge.shapes import TokenRow
+    from cudaforge.shapes import TokenOutput
 
     record = wiring.open_record(home)
     try:
@@ -221,6 +228,6 @@ def token_revoke(
     finally:
         record.close()
     if json:
-        emit(TokenRow.model_validate(revoked.model_dump()))
+        emit(TokenOutput.model_validate(revoked.model_dump()))
     else:
         out().print(f"Revoked {revoked.id} ({revoked.name}).", markup=False)

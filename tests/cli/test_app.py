@@ -16,8 +16,7 @@ import pytest
 import typer.main
 from pydantic import BaseModel
 
-from cudaforge import __version__
-from cudaforge.cli import shapes
+from cudaforge import __version__, shapes
 from cudaforge.cli.app import EXIT_CODES, app
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Evaluation
@@ -25,7 +24,8 @@ from cudaforge.evaluation import Evaluation
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ISSUED = (
-    "optimize demo resume pending reply show runs evaluate profile evaluator pack gc doctor selftest"  # as promised
+    "optimize demo resume pending reply show runs evaluate profile evaluator pack gc doctor selftest "
+    "serve worker token"  # as promised
 )
 EVERYWHERE = {"--json", "--home", "--help"}
 
@@ -43,13 +43,14 @@ def test_the_promised_commands_are_there() -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_option_and_argument_is_documented(command: str) -> None:
     text = section(command)
-    for parameter in COMMANDS[command].params:
+    leaves = getattr(COMMANDS[command], "commands", {command: COMMANDS[command]}).values()
+    for parameter in (parameter for leaf in leaves for parameter in leaf.params):
         if parameter.param_type_name == "argument":
             assert str(parameter.metavar).strip("[]") in text
             continue
         for option in (*parameter.opts, *parameter.secondary_opts):
             assert option in EVERYWHERE or f"`{option}" in text, option
-    assert {"--json", "--home"} <= {o for p in COMMANDS[command].params for o in p.opts}
+    assert all({"--json", "--home"} <= {o for p in leaf.params for o in p.opts} for leaf in leaves)
 
 
 def test_every_exit_code_is_documented_and_in_the_help(cli: Callable[..., Any]) -> None:

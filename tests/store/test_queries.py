@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import records
 
-from cudaforge.shapes import Spent
+from cudaforge.shapes import RunFilter, Spent
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import CallState, RunState, StageFinished, StageStarted, Usage
 
@@ -28,7 +28,7 @@ def test_runs_are_found_by_state_and_by_task_name_or_id(store: SqliteStore) -> N
     store.create_run(records.run("r3", minute=3, name="softmax", state=RunState.DONE))
 
     def found(**filters: object) -> list[str]:
-        return [line.id for line in store.find_runs(**filters)]  # type: ignore[arg-type]
+        return [line.id for line in store.find_runs(RunFilter.model_validate(filters))]
 
     assert found() == ["r3", "r2", "r1"]
     assert found(state=RunState.DONE) == ["r3", "r2"]
