@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE = 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test check serve install clean compiler
+.PHONY: help demo test check serve openapi install clean compiler
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ check: $(STAMP) ## formatting, lint, types, import rules
 
 serve: compiler $(STAMP) ## the service on http://127.0.0.1:8000/api/v1, with one worker
 	@$(BIN)/cudaforge serve
+
+openapi: $(STAMP) ## store the service's OpenAPI document again, after its routes have changed
+	$(BIN)/python -m cudaforge_api.openapi > docs/openapi.json
 
 install: $(STAMP) ## the set-up alone
 

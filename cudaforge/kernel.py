@@ -152,6 +152,8 @@ def check_model_py(text: str) -> None:
         tree = ast.parse(text)
     except SyntaxError as error:
         raise KernelError(f"model.py:{error.lineno}: {error.msg}.") from None
+    except (ValueError, RecursionError, MemoryError):  # NUL bytes; deep nesting
+        raise KernelError("model.py cannot be read by Python's parser.") from None
     if not any(isinstance(node, ast.ClassDef) and node.name == "ModelNew" for node in ast.walk(tree)):
         raise KernelError("model.py defines no class ModelNew.")
 

@@ -121,6 +121,8 @@ class Task(BaseModel):
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", 0) or 0
             raise TaskError(f"is not Python: {getattr(error, 'msg', error)}.", file=file, line=line) from None
+        except (RecursionError, MemoryError):  # Python's parser gives up on deep nesting so
+            raise TaskError("is nested too deeply to be read.", file=file) from None
         defined = _definitions(tree)
         missing = [what for symbol, what in REQUIRED.items() if symbol not in defined]
         if missing:

@@ -15,7 +15,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cudaforge.jobs import LOCAL
 from cudaforge.jobs import Scope as TokenScope
@@ -76,24 +77,41 @@ Admin = Annotated[Caller, Depends(caller(TokenScope.ADMIN))]
 
 
 class Guard:
-    """ASGI middleware: refuses foreign host names where no token is needed, and writes of another site's pages."""
+    """ASGI middleware: refuses large bodies, foreign host names where no token is needed, writes of foreign pages."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.most = settings.limits.body
+        self._too_large = f"A request's body may have {self.most} bytes"
         self.names = None if settings.require_token else {*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(scope) if scope["type"] == "http" else None
-        if problem is not None:
-            await response(problem.problem)(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if (problem := self._problem(scope)) is not None:
+            await response(problem.problem)(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.most:  # sent in pieces, without a length
+                raise HTTPException(413, self._too_large)
+            return message
+
+        await self.app(scope, counted, send)
 
     def _problem(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)
         host = _hostname(f"//{headers.get('host', '')}")
         if self.names is not None and host not in self.names:
             return ProblemError("unknown-host", f"{host or 'No host'} is not a name of this service.", "Use localhost.")
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:18]) > self.most:
+            return ProblemError("too-large", f"{self._too_large}.", "GET /api/v1/about shows the limits.")
         if scope["method"] in SAFE:
             return None
         origin = headers.get("origin")

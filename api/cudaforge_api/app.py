@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        max_body_size=limits.body,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = Service(settings, record, feed)
     problems.install(app)

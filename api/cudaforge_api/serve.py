@@ -24,14 +24,19 @@ SHUTDOWN_S = 10
 
 
 class Server(uvicorn.Server):
-    """Ends the event streams on SIGTERM: they would never end of themselves."""
+    """Ends the event streams on SIGTERM and SIGINT: they would never end of themselves.
+
+    uvicorn's own handler would raise the signal again once it has shut down, and so kill this process before its
+    workers are drained.
+    """
 
     def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_exit = on_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT  # Ctrl-C twice
+        self.should_exit = True
         self._on_exit()
 
 

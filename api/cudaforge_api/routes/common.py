@@ -36,7 +36,7 @@ Round = Annotated[int, Path(ge=0, le=1000)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items of a page.")]
 After = Annotated[int, Query(ge=0, le=2**62, description="Only events with a higher id.")]
 
-READS = ("unauthenticated", "forbidden", "invalid", "unknown-host", "bad-request", "unavailable")
+READS = ("unauthenticated", "forbidden", "invalid", "unknown-host", "bad-request", "internal", "unavailable")
 """Problems that any route may answer with."""
 WRITES = (*READS, "cross-origin", "too-large")
 
