@@ -35,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,12 +45,12 @@ import harness  # finds our packages beside this folder
 
 sys.path.insert(0, str(harness.ROOT / "tests"))
 
-from support import records  # noqa: E402
+from support import records
 
-from cudaforge.store.rows import attempt_values, call_values, run_values  # noqa: E402
-from cudaforge.store.sqlite import SqliteStore  # noqa: E402
-from cudaforge.trace import Message, Note, RunState  # noqa: E402
-from cudaforge_profiling.devices import cpu_device  # noqa: E402
+from cudaforge.store.rows import attempt_values, call_values, run_values
+from cudaforge.store.sqlite import SqliteStore
+from cudaforge.trace import Message, Note, RunState
+from cudaforge_profiling.devices import cpu_device
 
 GOALS = {"events": 200.0, "lists": 50.0}
 """Milliseconds that 95 of 100 deliveries, and plain lists, have to stay below."""
@@ -180,15 +180,11 @@ def serving(home: Path, log: Path, found: dict[str, Any]) -> Iterator[Server]:
 class Stream(asyncio.Protocol):
     """One open stream, read as cheaply as it can be."""
 
-    def __init__(self, path: str) -> None:
-        self.path, self.rest = path, b""
+    def __init__(self) -> None:
+        self.rest = b""
         self.open = self.lost = False
         self.got: list[tuple[int, float, float]] = []
         """Of each event: its number, when it was sent and when it was here."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(f"GET /api/v1{self.path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     def data_received(self, data: bytes) -> None:
         here = time.time()
@@ -209,16 +205,15 @@ def read(pipe: Connection, port: int, paths: list[str], expected: int) -> None:
     """A process: opens the streams, says so, and reads until all is there or the writer has long finished."""
     import uvloop
 
-    async def reading() -> list[Stream]:
+    async def reading() -> None:
         loop = asyncio.get_running_loop()
-        streams = [Stream(path) for path in paths]
-        transports = []
-        for stream in streams:
-            transports.append((await loop.create_connection(lambda s=stream: s, "127.0.0.1", port))[0])
-        while not all(stream.open for stream in streams):
-            if any(stream.lost for stream in streams):
-                raise RuntimeError("A stream was refused.")
-            await asyncio.sleep(0.02)
+        both = [await loop.create_connection(Stream, "127.0.0.1", port) for _ in paths]
+        streams = [stream for _, stream in both]
+        for (transport, _), path in zip(both, paths, strict=True):
+            transport.write(f"GET /api/v1{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(3 * PATIENCE_S):
+            while not all(stream.open for stream in streams):
+                await asyncio.sleep(0.02)
         pipe.send("open")
         cpu, until = 0.0, math.inf
         while time.monotonic() < until and sum(len(stream.got) for stream in streams) < expected:
@@ -228,12 +223,9 @@ def read(pipe: Connection, port: int, paths: list[str], expected: int) -> None:
                     cpu = time.process_time()
                 else:
                     until = time.monotonic() + PATIENCE_S
-        pipe.send(time.process_time() - cpu)
-        for transport in transports:
-            transport.abort()
-        return streams
+        pipe.send((time.process_time() - cpu, [(stream.got, stream.lost) for stream in streams]))
 
-    pipe.send([(stream.got, stream.lost) for stream in uvloop.run(reading())])
+    uvloop.run(reading())
 
 
 def append(pipe: Connection, home: Path, rate: float, count: int) -> None:
@@ -283,9 +275,9 @@ def events(server: Server, home: Path, options: argparse.Namespace, single: int)
     cpu = (server.cpu_s() - cpu) / wall_s
     after = server.mib()
     ours.send("over")
-    reader_s, streams = ours.recv(), ours.recv()
-    reader.join()
-    writer.join()
+    reader_s, streams = ours.recv()
+    for process in (reader, writer):
+        process.join()
     delays = [(number, 1000 * (here - sent)) for got, _ in streams for number, sent, here in got]
     slowest = [0.0] * math.ceil(options.seconds)
     for number, delay in delays:
@@ -297,7 +289,7 @@ def events(server: Server, home: Path, options: argparse.Namespace, single: int)
         "expected": expected,
         "delivered": sum(len(set(n) & set(w)) for n, w in zip(numbers, wanted, strict=True)),
         "twice": sum(len(n) - len(set(n)) for n in numbers),
-        "out_of_order": sum(n != sorted(n) for n in numbers),
+        "out of order": sum(n != sorted(n) for n in numbers),
         "broken": sum(lost for _, lost in streams),
         "delivery": summed([delay for _, delay in delays]),
         "slowest_ms_by_second": slowest,
@@ -335,15 +327,9 @@ def lists(server: Server, runs: int, requests: int) -> list[dict[str, Any]]:
         items = [len(page["items"]) for _, page in answers]
         if name == "first page" and not all(item["spent"]["calls"] == CALLS for item in answers[0][1]["items"]):
             raise RuntimeError("The list does not show what the runs have spent.")
-        found.append(
-            {
-                "list": name,
-                "items": sum(items) / requests,
-                "answer": summed([took for took, _ in answers]),
-                "server_cpu_ms": cpu_ms,
-                "a_second": requests / (time.monotonic() - began),
-            }
-        )
+        measured = {"server_cpu_ms": cpu_ms, "a_second": requests / (time.monotonic() - began)}
+        answer = summed([took for took, _ in answers])
+        found.append({"list": name, "items": sum(items) / requests, "answer": answer, **measured})
     return found
 
 
@@ -432,23 +418,27 @@ def write(found: dict[str, Any], folder: Path) -> str:
     """Writes service.json and service.md; returns the latter."""
     asked = found["settings"]
     times = ("p50", "p95", "p99", "max")
+    in_ms = [f"{name}, ms" for name in times]
+    odd = ("twice", "out of order", "broken")
     delivered = [
-        (level["streams"], *(f"{level[n]} of {level['expected']}" if n == "delivered" else level[n] for n in ODD))
-        + (*(level["delivery"][n] for n in times), level["append"]["p95"])
-        + tuple(_percent(level["cpu"][n]) for n in ("server", "server_idle", "reader", "writer"))
-        for level in found["events"]
+        (
+            *(e["streams"], f"{e['delivered']} of {e['expected']}", *(e[name] for name in odd)),
+            *(*(e["delivery"][name] for name in times), e["append"]["p95"], *_percent(e["cpu"].values())),
+        )
+        for e in found["events"]
     ]
-    head = ("streams", *(n.replace("_", " ") for n in ODD), *(f"{n}, ms" for n in times), "append p95, ms")
-    head += ("server's CPU", "while nothing comes", "reader's CPU", "writer's CPU")
     listed = [
-        (e["list"], e["items"], *(e["answer"][n] for n in times), e["server_cpu_ms"], e["a_second"])
+        (e["list"], e["items"], *(e["answer"][name] for name in times), e["server_cpu_ms"], e["a_second"])
         for e in found["lists"]
     ]
     sent = [
-        (e["clients"], e["count"], e["a_second"], *(e["answer"][n] for n in times))
-        + tuple(_percent(share) for share in e["cpu"].values())
+        (
+            *(e["clients"], e["count"], e["a_second"]),
+            *(*(e["answer"][name] for name in times), *_percent(e["cpu"].values())),
+        )
         for e in found["submissions"]
     ]
+    shares = ("server's CPU", "while nothing comes", "reader's CPU", "writer's CPU")
     worst = {
         "events": max(level["delivery"]["p95"] or math.inf for level in found["events"]),
         "lists": max(e["answer"]["p95"] for e in found["lists"][:2]),
@@ -465,17 +455,12 @@ def write(found: dict[str, Any], folder: Path) -> str:
         f"p95 against its goal: {goals}. CPU: shares of one core.",
         f"Events: {asked['streams']} streams, {asked['rate']:g} events a second of {EVENT_BYTES} bytes over {WATCHED} "
         f"runs for {asked['seconds']:g} s. From before the append to the whole event at its reader:",
-        harness.table(head, delivered),
+        harness.table(("streams", "delivered", *odd, *in_ms, "append p95, ms", *shares), delivered),
         f"GET /runs?limit=50 over one connection, {asked['requests']} of each kind:",
-        harness.table(
-            ("list", "items", *(f"{n}, ms" for n in times), "server's CPU of one, ms", "a second"),
-            listed,
-        ),
+        harness.table(("list", "items", *in_ms, "server's CPU of one, ms", "a second"), listed),
         f"POST /runs, a new task each; {found['stored']['stored']} of {found['stored']['submitted']} answered with 201 "
         "are in the queue:",
-        harness.table(
-            ("clients", "submitted", "a second", *(f"{n}, ms" for n in times), "server's CPU", "clients' CPU"), sent
-        ),
+        harness.table(("clients", "submitted", "a second", *in_ms, "server's CPU", "clients' CPU"), sent),
         "Resident memory of the server, MiB:",
         harness.table(found["mib"], [[f"{value:.0f}" for value in found["mib"].values()]]),
     ]
@@ -487,11 +472,8 @@ def write(found: dict[str, Any], folder: Path) -> str:
     return text
 
 
-ODD = ("delivered", "twice", "out_of_order", "broken")
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"
+def _percent(shares: Iterable[float]) -> list[str]:
+    return [f"{share:.0%}" for share in shares]
 
 
 def main() -> None:
