@@ -2,12 +2,12 @@
 
     python benchmarks/service.py --out benchmarks/results/NAME
 
-A real server (`cudaforge serve --workers 0`, a process of its own, over loopback) has a home with --runs runs, each
+A real server (`cudaforge serve --workers 0`, a process of its own, over loopback) has a home with 10,000 runs, each
 with 3 rounds and 5 model calls. In this order:
 
 - lists: GET /runs?limit=50 over one connection that is kept alive;
-- events: --streams open event streams while a process appends --rate events a second of 1 KiB each, over a few runs. A
-  delivery takes from just before the append began until the reader has the whole event, by the same clock;
+- events: 200 open event streams while a process appends 20 events a second of 1 KiB each, over five runs. A delivery
+  takes from just before the append began until the reader has the whole event, by the same clock;
 - submissions: POST /runs, each with a task that nobody has sent before, as fast as one and as 8 clients go.
 
 All of it shares this machine's cores, load generators included: their shares are told. `--quick` is a smoke test.
@@ -35,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,33 +45,26 @@ import harness  # finds our packages beside this folder
 
 sys.path.insert(0, str(harness.ROOT / "tests"))
 
+from sqlalchemy import Table, insert
 from support import records
 
+from cudaforge.store.models import ATTEMPTS, CALLS, JOBS, RUNS
 from cudaforge.store.rows import attempt_values, call_values, run_values
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import Message, Note, RunState
+from cudaforge_api.shapes import EXAMPLE_SOURCE
 from cudaforge_profiling.devices import cpu_device
 
 GOALS = {"events": 200.0, "lists": 50.0}
 """Milliseconds that 95 of 100 deliveries, and plain lists, have to stay below."""
-ATTEMPTS, CALLS, WATCHED = 3, 5, 5
-"""Of each run; and how many runs the events belong to."""
+ROUNDS, ASKED, WATCHED = 3, 5, 5
+"""Rounds and model calls of each run; and how many runs the events belong to."""
 STATES = (RunState.DONE,) * 7 + (RunState.STOPPED, RunState.FAILED, RunState.SUSPENDED)
 MARK, EVENT_BYTES, PATIENCE_S = b'"message":"sent ', 1024, 10.0
 SEED = 20261126
 DISTRIBUTIONS = ("cudaforge", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "sqlalchemy")
-SOURCE = """import torch
-
-class Model(torch.nn.Module):
-    def forward(self, x):
-        return torch.relu(x) * 2  # {}
-
-def get_inputs():
-    return [torch.randn(1024, 1024)]
-
-def get_init_inputs():
-    return []
-"""
+FULL = {"runs": 10_000, "streams": 200, "rate": 20, "seconds": 30, "requests": 500, "submit_s": 10}
+QUICK = {"runs": 500, "streams": 20, "rate": 20, "seconds": 2, "requests": 30, "submit_s": 1}
 
 # -- the home and the server ---------------------------------------------------------------------------------------
 
@@ -85,27 +78,25 @@ def fill(home: Path, runs: int) -> None:
     """Makes the home. The first WATCHED runs are under way, the others have come to rest."""
     store = SqliteStore(home)
     prompt = "A prompt and its reply in some 4 KiB. " * 100
-    attempts = [attempt_values(records.attempt("RUN", n)) for n in range(ATTEMPTS)]
+    attempts = [attempt_values(records.attempt("RUN", n)) for n in range(ROUNDS)]
     asked = {"messages": (Message(role="user", content=prompt),), "run_id": "RUN"}
-    calls = [call_values(records.answered(f"RUN.{n % ATTEMPTS}/coder/{n}", second=n, **asked)) for n in range(CALLS)]
-    rows: dict[str, list[dict[str, Any]]] = {"runs": [], "attempts": [], "calls": [], "jobs": []}
+    calls = [call_values(records.answered(f"RUN.{n % ROUNDS}/coder/{n}", second=n, **asked)) for n in range(ASKED)]
+    job = {"id": "RUN", "kind": "run", "submitter": "local", "state": "ended", "deliveries": 0, "cancel": False}
+    templates = {ATTEMPTS: attempts, CALLS: calls, JOBS: [{**job, "served": ""}]}
+    rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in (RUNS, *templates)}
     for number in range(runs):
         mine = run_id(number)
         state = RunState.RUNNING if number < WATCHED else STATES[number % len(STATES)]
         outcome = records.outcome(mine) if state is RunState.DONE else None
         made = records.run(mine, minute=number, name=f"task_{number % 20:02d}", state=state, outcome=outcome)
-        rows["runs"].append(run_values(made))
-        for name, templates in (("attempts", attempts), ("calls", calls)):
-            for row in templates:
-                told = {k: v.replace("RUN", mine) if isinstance(v, str) else v for k, v in row.items()}
-                rows[name].append(told)
-        rows["jobs"].append({"id": mine, "kind": "run", "submitter": "local", "state": "ended", "deliveries": 0})
-        rows["jobs"][-1] |= {"cancel": False, "served": ""}
+        rows[RUNS].append(run_values(made))
+        for table, given in templates.items():
+            rows[table] += [
+                {k: v.replace("RUN", mine) if isinstance(v, str) else v for k, v in row.items()} for row in given
+            ]
     with store._database.write() as connection:
-        for name, values in rows.items():
-            columns = ", ".join(values[0])
-            slots = ", ".join(f":{column}" for column in values[0])
-            connection.exec_driver_sql(f"INSERT INTO {name} ({columns}) VALUES ({slots})", values)
+        for table, values in rows.items():
+            connection.execute(insert(table), values)
     store.close()
 
 
@@ -248,9 +239,8 @@ def append(pipe: Connection, home: Path, rate: float, count: int) -> None:
 def events(server: Server, home: Path, options: argparse.Namespace, single: int) -> dict[str, Any]:
     """All streams open, `single` of them on one run each and the others on all runs."""
     count = round(options.rate * options.seconds)
-    newest = ask(server.connect(), "GET", "/events?limit=1000")[1]["last"]
-    while newest != (newest := ask(server.connect(), "GET", f"/events?limit=1000&after={newest}")[1]["last"]):
-        pass
+    with contextlib.closing(SqliteStore(home)) as store:
+        newest = store.newest_event()
     runs = [None] * (options.streams - single) + [number % WATCHED for number in range(single)]
     paths = ["/stream" if run is None else f"/runs/{run_id(run)}/stream?after={newest}" for run in runs]
     wanted = [list(range(count)) if run is None else list(range(run, count, WATCHED)) for run in runs]
@@ -278,21 +268,16 @@ def events(server: Server, home: Path, options: argparse.Namespace, single: int)
     reader_s, streams = ours.recv()
     for process in (reader, writer):
         process.join()
-    delays = [(number, 1000 * (here - sent)) for got, _ in streams for number, sent, here in got]
-    slowest = [0.0] * math.ceil(options.seconds)
-    for number, delay in delays:
-        second = int(number / options.rate)
-        slowest[second] = max(slowest[second], round(delay, 1))
+    delays = [1000 * (here - sent) for got, _ in streams for _, sent, here in got]
     numbers = [[number for number, _, _ in got] for got, _ in streams]
     return {
-        "streams": f"{options.streams - single} on all runs, {single} on one run" if single else "all on all runs",
+        "streams": f"{options.streams - single} on all runs, {single} on one run each" if single else "all on all runs",
         "expected": expected,
         "delivered": sum(len(set(n) & set(w)) for n, w in zip(numbers, wanted, strict=True)),
         "twice": sum(len(n) - len(set(n)) for n in numbers),
         "out of order": sum(n != sorted(n) for n in numbers),
         "broken": sum(lost for _, lost in streams),
-        "delivery": summed([delay for _, delay in delays]),
-        "slowest_ms_by_second": slowest,
+        "delivery": summed(delays),
         "append": summed(took),
         "rate": count / wall_s,
         "cpu": {"server": cpu, "server_idle": idle, "reader": reader_s / wall_s, "writer": writer_s / wall_s},
@@ -306,26 +291,22 @@ def events(server: Server, home: Path, options: argparse.Namespace, single: int)
 def lists(server: Server, runs: int, requests: int) -> list[dict[str, Any]]:
     """Each kind of list so many times."""
     draw = random.Random(SEED)
-    many, one = "task_07", run_id(runs // 3)[-8:]
-
-    def cursor() -> str:
-        return f"&cursor={run_id(draw.randrange(50, runs))}"
-
     kinds = {
-        "first page": lambda: "",
-        "a random later page": cursor,
-        "state=failed, a random page": lambda: f"&state=failed{cursor()}",
-        "text= in 1 of 20": lambda: f"&text={many}",
-        "text= in one run, by its id": lambda: f"&text={one}",
-        "mine=true": lambda: "&mine=true",
+        "first page": "",
+        "random later page": "&cursor={}",
+        "state=failed, random page": "&state=failed&cursor={}",
+        "text=, in 1 of 20 runs": "&text=task_07",
+        "text=, in one run": f"&text={run_id(runs // 3)[-8:]}",
+        "mine=true": "&mine=true",
     }
     client, found = server.connect(), []
     for name, query in kinds.items():
+        paths = [f"/runs?limit=50{query.format(run_id(draw.randrange(50, runs)))}" for _ in range(requests)]
         cpu, began = server.cpu_s(), time.monotonic()
-        answers = [ask(client, "GET", f"/runs?limit=50{query()}") for _ in range(requests)]
+        answers = [ask(client, "GET", path) for path in paths]
         cpu_ms = 1000 * (server.cpu_s() - cpu) / requests
         items = [len(page["items"]) for _, page in answers]
-        if name == "first page" and not all(item["spent"]["calls"] == CALLS for item in answers[0][1]["items"]):
+        if name == "first page" and not all(item["spent"]["calls"] == ASKED for item in answers[0][1]["items"]):
             raise RuntimeError("The list does not show what the runs have spent.")
         measured = {"server_cpu_ms": cpu_ms, "a_second": requests / (time.monotonic() - began)}
         answer = summed([took for took, _ in answers])
@@ -343,7 +324,7 @@ def submissions(server: Server, clients: int, seconds: float) -> dict[str, Any]:
         connection, number = server.connect(), 0
         try:
             while time.monotonic() < until:
-                source = SOURCE.format(f"{clients} clients, client {client}, run {number}")
+                source = f"{EXAMPLE_SOURCE}# {clients} clients, client {client}, run {number}\n"
                 run = {"task": {"name": "relu_twice", "source": source}, "language": "cpp", "coder": "manual:"}
                 took.append(ask(connection, "POST", "/runs", json.dumps(run))[0])
                 number += 1
@@ -370,12 +351,9 @@ def submissions(server: Server, clients: int, seconds: float) -> dict[str, Any]:
 def summed(values: list[float]) -> dict[str, Any]:
     """Milliseconds: percentiles, and how often each value came, to three digits."""
     ordered = sorted(values)
-    found: dict[str, Any] = {
-        f"p{share}": ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)] if ordered else None
-        for share in (50, 95, 99)
-    }
-    rounded = collections.Counter(f"{value:.3g}" for value in ordered)
-    return {**found, "max": ordered[-1] if ordered else None, "counts": dict(rounded)}
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    found = {name: ordered[math.ceil(share * len(ordered)) - 1] if ordered else None for name, share in shares.items()}
+    return {**found, "counts": dict(collections.Counter(f"{value:.3g}" for value in ordered))}
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -391,7 +369,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "load_before": os.getloadavg()[0],
         },
-        "settings": {name: getattr(options, name) for name in ("runs", "streams", "rate", "seconds", "requests")},
+        "settings": QUICK if options.quick else FULL,
     }
     began = time.monotonic()
     fill(home, options.runs)
@@ -422,20 +400,16 @@ def write(found: dict[str, Any], folder: Path) -> str:
     odd = ("twice", "out of order", "broken")
     delivered = [
         (
-            *(e["streams"], f"{e['delivered']} of {e['expected']}", *(e[name] for name in odd)),
-            *(*(e["delivery"][name] for name in times), e["append"]["p95"], *_percent(e["cpu"].values())),
+            *(e["streams"], f"{e['delivered']} of {e['expected']}", *map(e.get, odd), *map(e["delivery"].get, times)),
+            *(e["append"]["p95"], *_percent(e["cpu"])),
         )
         for e in found["events"]
     ]
     listed = [
-        (e["list"], e["items"], *(e["answer"][name] for name in times), e["server_cpu_ms"], e["a_second"])
-        for e in found["lists"]
+        (e["list"], e["items"], *map(e["answer"].get, times), e["server_cpu_ms"], e["a_second"]) for e in found["lists"]
     ]
     sent = [
-        (
-            *(e["clients"], e["count"], e["a_second"]),
-            *(*(e["answer"][name] for name in times), *_percent(e["cpu"].values())),
-        )
+        (e["clients"], e["count"], e["a_second"], *map(e["answer"].get, times), *_percent(e["cpu"]))
         for e in found["submissions"]
     ]
     shares = ("server's CPU", "while nothing comes", "reader's CPU", "writer's CPU")
@@ -449,8 +423,8 @@ def write(found: dict[str, Any], folder: Path) -> str:
     )
     parts = [
         harness.described(found),
-        f"Load average {found['machine']['load_before']:.1f} before. A home of {asked['runs']} runs with {ATTEMPTS} "
-        f"rounds and {CALLS} calls each, {found['filled']['mib']:.0f} MiB. The server answered {found['started_s']:.1f}"
+        f"Load average {found['machine']['load_before']:.1f} before. A home of {asked['runs']} runs with {ROUNDS} "
+        f"rounds and {ASKED} calls each, {found['filled']['mib']:.0f} MiB. The server answered {found['started_s']:.1f}"
         f" s after its start and ended {found['exit']['seconds']:.1f} s after SIGTERM with {found['exit']['code']}. "
         f"p95 against its goal: {goals}. CPU: shares of one core.",
         f"Events: {asked['streams']} streams, {asked['rate']:g} events a second of {EVENT_BYTES} bytes over {WATCHED} "
@@ -472,28 +446,17 @@ def write(found: dict[str, Any], folder: Path) -> str:
     return text
 
 
-def _percent(shares: Iterable[float]) -> list[str]:
-    return [f"{share:.0%}" for share in shares]
+def _percent(shares: dict[str, float]) -> list[str]:
+    return [f"{share:.0%}" for share in shares.values()]
 
 
 def main() -> None:
     """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", type=int, help="in the home (10000)")
-    parser.add_argument("--streams", type=int, help="open event streams (200)")
-    parser.add_argument("--rate", type=float, default=20.0, help="events a second")
-    parser.add_argument("--seconds", type=float, help="of events, for each mix of streams (30)")
-    parser.add_argument("--requests", type=int, help="for each kind of list (500)")
-    parser.add_argument("--submit-s", type=float, help="of submissions, for each number of clients (10)")
-    parser.add_argument("--quick", action="store_true", help="500 runs, 20 streams, 2 s: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="few of everything: a smoke test")
     options = parser.parse_args()
-    defaults = {"runs": 500, "streams": 20, "seconds": 2.0, "requests": 30, "submit_s": 1.0}
-    if not options.quick:
-        defaults = {"runs": 10_000, "streams": 200, "seconds": 30.0, "requests": 500, "submit_s": 10.0}
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
+    vars(options).update(QUICK if options.quick else FULL)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="service-") as folder:
         found = measure(options, Path(folder))

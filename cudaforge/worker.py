@@ -71,7 +71,9 @@ class QueueWorker:
         """Drained for long enough: what is cancelled now is for another worker, not stopped for good."""
 
     def drain(self) -> None:
-        """Takes no more jobs; those under way get `drain_s` seconds, then go back into the queue."""
+        """Takes no more jobs; those under way get `drain_s` seconds, then go back into the queue. Twice: at once."""
+        if self._draining.is_set():
+            self._drain_s = 0.0
         self._draining.set()
 
     async def run(self) -> None:
@@ -114,8 +116,8 @@ class QueueWorker:
         with suppress(StoreError):
             self._store.queue.beat(self.info)
         self._say(f"draining: {len(self._tasks)} jobs under way")
-        deadline = time.monotonic() + self._drain_s
-        while self._tasks and time.monotonic() < deadline:
+        began = time.monotonic()
+        while self._tasks and time.monotonic() < began + self._drain_s:
             self._cancel_unwanted()
             await asyncio.wait(self._tasks.values(), timeout=self._poll_s)
         self._given_back = True

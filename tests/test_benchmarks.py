@@ -12,13 +12,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(script: str, *arguments: str, out: Path) -> tuple[dict[str, Any], str]:
-    """The report of a benchmark on the CPU, as JSON and as text; a failing one fails the test with its own words."""
-    command = [sys.executable, str(ROOT / "benchmarks" / script), "--device", "cpu", "--out", str(out), *arguments]
+def run(script: str, *arguments: str, out: Path, device: str = "cpu") -> tuple[dict[str, Any], str]:
+    """The report of a benchmark, as JSON and as text; a failing one fails the test with its own words."""
+    where = ["--device", device] if device else []
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *where, "--out", str(out), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    name = f"{Path(script).stem}-cpu"
+    name = "-".join(filter(None, (Path(script).stem, device)))
     return json.loads((out / f"{name}.json").read_text()), (out / f"{name}.md").read_text()
 
 
@@ -48,3 +49,19 @@ def test_runs_in_flight_share_one_evaluator(tmp_path: Path) -> None:
         assert 0 <= level["idle"] + level["others"] <= 1
         assert not any(answer["stages_s"]["build"] == 0 for answer in level["answers"])
     assert "runs in flight" in text
+
+
+def test_the_service_delivers_all_and_loses_nothing(tmp_path: Path) -> None:
+    found, text = run("service.py", "--quick", out=tmp_path, device="")
+    assert len(found["events"]) == 2
+    for level in found["events"]:
+        assert level["delivered"] == level["expected"] > 0
+        assert level["twice"] == level["out of order"] == level["broken"] == 0
+        assert level["delivery"]["p95"] > 0
+    assert {entry["list"]: entry["items"] for entry in found["lists"]}["first page"] == 50
+    assert [level["clients"] for level in found["submissions"]] == [1, 8]
+    assert found["stored"]["stored"] == found["stored"]["submitted"] > 0
+    assert found["exit"]["code"] == 0
+    assert not found["log"]
+    assert min(found["mib"].values()) > 0
+    assert found["machine"]["versions"]["uvicorn"] in text

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 import tomllib
 import zipfile
 from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -227,11 +234,125 @@ def test_the_version_is_written_the_same_in_both_places() -> None:
 
 
 def test_compose_builds_stages_that_the_dockerfile_has() -> None:
-    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
-    stages = set(re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
-    assert {service["build"]["target"] for service in compose["services"].values()} <= stages
+    compose = _compose()
+    assert set(compose["services"]) == {"service", "worker", "evaluator", "cli"}
+    assert {service["build"]["target"] for service in compose["services"].values()} == set(_stages()) - {"wheel"}
     named = {v.split(":")[0] for s in compose["services"].values() for v in s["volumes"]}
     assert {name for name in named if not name.startswith(".")} == set(compose["volumes"])
+
+
+def test_containers_run_commands_that_exist_with_their_options() -> None:
+    """Those of compose.yaml and the Dockerfile, and those that the comments of compose.yaml show."""
+    words = [s["command"] for s in _compose()["services"].values() if "command" in s]
+    words += [json.loads(stage["CMD"]) for name, stage in _stages().items() if name != "wheel"]
+    comments = re.sub(r" \\\n#", "", (ROOT / "compose.yaml").read_text())
+    shown = re.findall(
+        r"docker compose run(?: --rm| --env \S+)* (service|cli) (.+?)(?:  +#.*)?$", comments, re.MULTILINE
+    )
+    assert len(shown) >= 3
+    for command in [*words, *(line.split() for _, line in shown)]:
+        assert all(isinstance(word, str) for word in command)  # YAML reads `--model=manual:` as a mapping
+        name = "" if command[0].startswith("--") else command[0]
+        assert {word.split("=")[0] for word in command if word.startswith("--")} <= _commands()[name]
+
+
+def test_no_container_has_more_rights_than_it_needs() -> None:
+    for name, service in _compose()["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"] is True, name
+        assert not {"privileged", "cap_add", "user", "pid", "ipc", "devices"} & set(service), name
+    for name, stage in _stages().items():
+        assert name == "wheel" or stage["USER"] == "cudaforge", name
+    assert (ROOT / "Dockerfile").read_text().count("useradd --create-home --uid 10001 cudaforge") == 2
+
+
+def test_the_service_is_published_on_loopback_alone_and_candidates_have_no_network() -> None:
+    services = _compose()["services"]
+    assert {name: s["ports"] for name, s in services.items() if "ports" in s} == {"service": ["127.0.0.1:8000:8000"]}
+    assert services["evaluator"]["network_mode"] == "none"
+    assert not [name for name, s in services.items() if name != "evaluator" and "network_mode" in s]
+    assert {name for name, s in services.items() if "home:/data" in s["volumes"]} == {"service", "worker", "cli"}
+    # Whoever holds a token of the service has no kernel executed but by the evaluator.
+    offered = [word for word in services["service"]["command"] if word.startswith("--evaluator")]
+    assert offered == ["--evaluator=spool:/spool"]
+    assert {name for name, s in services.items() if "spool:/spool" in s["volumes"]} == {"worker", "evaluator", "cli"}
+
+
+def test_no_secret_stands_in_compose_or_the_dockerfile() -> None:
+    """Keys are passed through from the shell, and never to where candidates run."""
+    services = _compose()["services"]
+    passed = {name: s["environment"] for name, s in services.items() if "environment" in s}
+    key = dict.fromkeys(("OPENAI_API_KEY", "OPENAI_BASE_URL"))
+    assert passed == {"service": key, "worker": key, "cli": key}
+    secret = r"\bsk-\w|\bcf_\w|(?i:key|token|password|secret)(?:=\S|: *[^\s#])"
+    assert not [name for name in ("compose.yaml", "Dockerfile") if re.search(secret, (ROOT / name).read_text())]
+
+
+def test_containers_get_the_time_that_draining_takes() -> None:
+    from cudaforge.worker import DRAIN_S
+    from cudaforge_api.serve import SHUTDOWN_S
+
+    services = _compose()["services"]
+    grace = {name: int(s["stop_grace_period"].removesuffix("s")) for name, s in services.items() if name != "cli"}
+    assert grace["worker"] >= DRAIN_S + 10
+    assert grace["service"] >= SHUTDOWN_S + 10
+    assert {s["restart"] for name, s in services.items() if name != "cli"} == {"unless-stopped"}
+    assert "--workers=0" in services["service"]["command"]
+    assert services["worker"]["depends_on"] == {"service": {"condition": "service_healthy"}}
+
+
+def test_images_with_a_health_check_are_those_of_service_and_evaluator() -> None:
+    """Nothing else serves; a worker must not have the service's check."""
+    assert {name for name, stage in _stages().items() if "HEALTHCHECK" in stage} == {"service", "evaluator"}
+    assert not [name for name, s in _compose()["services"].items() if "healthcheck" in s]
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_the_health_check_of_the_service_follows_its_answer(status: int, healthy: bool) -> None:
+    asked = []
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        check = _health_check("service", "127.0.0.1:8000", f"127.0.0.1:{server.server_port}")
+        proxy = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+        done = subprocess.run(check, env=os.environ | proxy, capture_output=True, check=False)
+        server.shutdown()
+    assert (done.returncode == 0) is healthy
+    assert asked == ["/api/v1/health"]
+    assert asked[0] in json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"]
+
+
+def test_the_health_check_of_the_evaluator_follows_its_own_heartbeat(tmp_path: Path) -> None:
+    from cudaforge.engine.spool_files import Heartbeat, Spool
+
+    check = _health_check("evaluator", "/spool", str(tmp_path))
+
+    def healthy() -> bool:
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
+        assert not done.stderr
+        return done.returncode == 0
+
+    assert not healthy()
+    spool = Spool(tmp_path)
+    spool.create()
+    spool.beat("another", Heartbeat(lease_s=90, host="not-this-host"))
+    assert not healthy()
+    spool.beat("this", Heartbeat(lease_s=90, host=socket.gethostname()))
+    assert healthy()
+    late = time.time() - 91
+    os.utime(spool.evaluators / "this.json", (late, late))
+    assert not healthy()
 
 
 def test_the_images_copy_only_files_that_reach_the_builder() -> None:
@@ -259,6 +380,32 @@ def _python(script: str) -> str:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def _compose() -> dict[str, Any]:
+    return cast(dict[str, Any], yaml.safe_load((ROOT / "compose.yaml").read_text()))
+
+
+def _stages() -> dict[str, dict[str, str]]:
+    """Stages of the Dockerfile: the last of each instruction, with what a stage has from the one it begins with."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    stages: dict[str, dict[str, str]] = {}
+    for line in filter(None, text.splitlines()):
+        instruction, rest = line.split(None, 1)
+        if instruction == "FROM":
+            base, _, name = rest.split()
+            stages[name] = dict(stages.get(base, {}))
+        else:
+            stages[name][instruction] = rest
+    return stages
+
+
+def _health_check(stage: str, there: str, here: str) -> list[str]:
+    """The command of an image's health check, with this interpreter and `here` in place of `there`."""
+    python, *arguments = json.loads(_stages()[stage]["HEALTHCHECK"].split(" CMD ")[1])
+    assert python == "python"
+    assert there in arguments[-1]
+    return [sys.executable, *arguments[:-1], arguments[-1].replace(there, here)]
 
 
 def _place_in_wheel(name: str) -> str:

@@ -138,9 +138,9 @@ def test_a_lone_element_near_zero_is_not_held_to_its_own_luck() -> None:
 )
 def test_a_few_stragglers_are_forgiven_and_neither_many_nor_far_ones(times: float, share: float, passes: bool) -> None:
     exact = torch.full((1000, 1000), 1.0, dtype=torch.float64)
-    own = exact.float()  # exact: what is allowed is the floor of 1e-5
+    own = exact.float()  # exact: what is allowed is the floor of 3e-5
     got = own.clone().flatten()
-    got[: int(share * got.numel())] += times * 1e-5
+    got[: int(share * got.numel())] += times * 3e-5
     found = compare("0", got.view(1000, 1000), own, exact, CALIBRATED)
     assert (found.error is None) == passes and (found.ratio <= 1) == passes
 
@@ -148,5 +148,5 @@ def test_a_few_stragglers_are_forgiven_and_neither_many_nor_far_ones(times: floa
 def test_small_outputs_have_no_stragglers() -> None:
     exact = torch.ones(1000, dtype=torch.float64)
     got = exact.float()
-    got[7] += 2e-5
+    got[7] += 5e-5
     assert compare("0", got, exact.float(), exact, CALIBRATED).error is not None

@@ -11,13 +11,14 @@ from pathlib import Path
 from support.scripted import ScriptedEvaluator
 
 from cudaforge.engine.spool import serve
+from cudaforge.ports import Evaluator
 
 
 @contextlib.contextmanager
-def serving(directory: Path) -> Iterator[None]:
-    """A scripted evaluator that serves `directory` from a thread."""
+def serving(directory: Path, evaluator: Evaluator | None = None) -> Iterator[None]:
+    """An evaluator, a scripted one where none is given, that serves `directory` from a thread."""
     loop = asyncio.new_event_loop()
-    task = loop.create_task(serve(directory, ScriptedEvaluator(), poll_s=0.02))
+    task = loop.create_task(serve(directory, evaluator or ScriptedEvaluator(), poll_s=0.02))
 
     def run() -> None:
         with contextlib.suppress(asyncio.CancelledError):
