@@ -111,7 +111,8 @@ class Feed:
     async def stream(self, run_id: str | None, after: int, until_end: bool) -> AsyncIterator[bytes]:
         """Events after `after`, of one run or of all, as they come. `until_end`: ends with the run."""
         yield format_sse_event(data_str=None, retry=RETRY_MS)
-        ended = False
+        clock = asyncio.get_running_loop().time
+        ended, sent = False, clock()
         while not self._closed:
             news = self._news  # before the look: what comes after it wakes this stream
             if self._watching and after >= self._from:
@@ -128,16 +129,18 @@ class Feed:
             if batch:
                 ended = batch[-1].ends
                 yield b"".join(entry.data for entry in batch)
+                sent = clock()
             elif not self._watching:
                 await asyncio.sleep(self._poll_s)
             if not caught_up:
                 continue
             if ended and until_end:
                 return
-            try:
-                await asyncio.wait_for(news.wait(), self._heartbeat_s)
+            try:  # events of other runs wake this stream, too: only what it sends itself is a sign of life
+                await asyncio.wait_for(news.wait(), max(0.0, sent + self._heartbeat_s - clock()))
             except TimeoutError:
                 yield HEARTBEAT
+                sent = clock()
 
     def _page_in_memory(self, run_id: str | None, after: int) -> tuple[list[Piece], int]:
         """The next events after `after`, those of the run among them, and the id that the page reaches to."""

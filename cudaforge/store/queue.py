@@ -63,13 +63,13 @@ class Queue:
                 return earlier
             _check_room(connection, submitter, bounds)
             if isinstance(what, Run):
-                connection.execute(insert(RUNS).values(run_values(what)))
-                connection.execute(insert(EVENTS).values(event_values(RunQueued(run_id=what.id, reason="submitted"))))
+                connection.execute(insert(RUNS), run_values(what))
+                connection.execute(insert(EVENTS), event_values(RunQueued(run_id=what.id, reason="submitted")))
             else:
-                connection.execute(insert(SINGLES).values(single_values(what)))
+                connection.execute(insert(SINGLES), single_values(what))
             kind = "run" if isinstance(what, Run) else "evaluation"
             row = {"id": what.id, "kind": kind, "submitter": submitter, "state": JobState.QUEUED.value}
-            connection.execute(insert(JOBS).values(**row, deliveries=0, cancel=False, served=""))
+            connection.execute(insert(JOBS), {**row, "deliveries": 0, "cancel": False, "served": ""})
             if once:
                 _remember(connection, once, answer)
         return answer

@@ -192,8 +192,20 @@ def test_there_are_only_so_many_streams(cudaforge_home: Path) -> None:
         stream = feed.stream(None, 0, until_end=False)
         assert await anext(stream) == b"retry: 1000\n\n"
         assert await anext(stream) == b": heartbeat\n\n"  # in silence
+        store.create_run(records.run(RUN))
+        of_one = feed.stream(OTHER, 0, until_end=False)
+        await anext(of_one)
+
+        async def chatter() -> None:  # of another run, all the time
+            while True:
+                say(store, "still here")
+                await asyncio.sleep(0.01)
+
+        talking = asyncio.create_task(chatter())
+        assert await asyncio.wait_for(anext(of_one), 5) == b": heartbeat\n\n"
+        talking.cancel()
         feed.close()
-        assert [chunk async for chunk in stream] == []
+        assert [chunk async for chunk in of_one] == []
         watching.cancel()
         store.close()
 
