@@ -152,6 +152,9 @@ class QueueWorker:
             run = await wiring.resume(run.id, store, self.home, evaluator, self._cancelled_as)
         except Exception as error:
             reason = error.message if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
+            if wiring.is_driven(job.id, self.home):  # `cudaforge resume`, say: it is that process's now
+                store.queue.let_go(job.id, self.info.id)
+                return reason
             stored = store.run(job.id)
             if stored is not None and stored.state not in (RunState.FAILED, RunState.DONE):
                 # It failed before the graph had it: a model without its key, say.

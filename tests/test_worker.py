@@ -197,6 +197,23 @@ def test_what_fails_is_told_with_its_job_and_the_worker_goes_on(
     asyncio.run(go())
 
 
+def test_a_run_that_another_process_drives_is_left_to_it(
+    store: SqliteStore, cudaforge_home: Path, recording: Path
+) -> None:
+    from cudaforge.graph import _sole_driver
+
+    async def go() -> None:
+        run = run_of(store, f"recorded:{recording}")
+        with _sole_driver(cudaforge_home / "checkpoints.db", run):
+            async with working(cudaforge_home):
+                await until(lambda: job_state(store, run) is JobState.ENDED)
+        stored = store.run(run)
+        assert stored is not None and stored.state is RunState.QUEUED and not stored.error
+        assert store.queue.requeue(stored, "local", Bounds(), "resumed")
+
+    asyncio.run(go())
+
+
 def test_a_person_answers_and_the_worker_goes_on(store: SqliteStore, cudaforge_home: Path) -> None:
     async def go() -> None:
         async with working(cudaforge_home, slots=1):

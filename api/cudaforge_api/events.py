@@ -17,7 +17,6 @@ from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
-from cudaforge.errors import StoreError
 from cudaforge.shapes import to_json
 from cudaforge.trace import RunFinished, StoredEvent
 from cudaforge_api.problems import ProblemError, log, response
@@ -75,8 +74,8 @@ class Feed:
                     self._from = self._last = await run_in_threadpool(self._record.newest_event)
                     self._watching = True
                 new = await run_in_threadpool(self._pieces, None, self._last)
-            except StoreError as error:
-                log.error("The events cannot be read: %s", error.message)
+            except Exception as error:  # whatever it is: without this task every stream would be silent for ever
+                log.error("The events cannot be read: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             if new and self._watching:  # the last listener may have left meanwhile

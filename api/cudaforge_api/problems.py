@@ -140,7 +140,7 @@ def install(app: FastAPI) -> None:
     async def of_form(_: Request, error: RequestValidationError) -> Response:
         listed = tuple(_field(entry) for entry in error.errors()[:20])
         first = f"{listed[0].pointer}: {listed[0].detail}" if listed else "It does not fit."
-        return response(ProblemError("invalid", first, "/api/v1/docs shows the form.", listed).problem)
+        return response(ProblemError("invalid", first, "GET /api/v1/openapi.json describes the form.", listed).problem)
 
     @app.exception_handler(HTTPException)
     async def of_http(_: Request, error: HTTPException) -> Response:

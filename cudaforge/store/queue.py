@@ -279,6 +279,13 @@ class Queue:
             left = {"state": state.value, "worker": None, "deliveries": 0, "cancel": False}
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(left))
 
+    def let_go(self, job_id: str, worker: str) -> None:
+        """Ends a job without touching its run, which another process drives."""
+        mine = and_(JOBS.c.id == job_id, JOBS.c.worker == worker, JOBS.c.state == JobState.RUNNING.value)
+        ended = {"state": JobState.ENDED.value, "worker": None, "deliveries": 0, "cancel": False}
+        with self._database.write() as connection:
+            connection.execute(update(JOBS).where(mine).values(ended))
+
     def counts(self) -> dict[str, int]:
         """Jobs by state, ended ones left out."""
         query = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(ACTIVE)).group_by(JOBS.c.state)

@@ -11,7 +11,7 @@ from cudaforge import wiring
 from cudaforge.describe import call_output, pending_item, round_output, run_output
 from cudaforge.errors import UsageError
 from cudaforge.evaluation import Evaluation
-from cudaforge.jobs import Answer
+from cudaforge.jobs import Answer, JobState
 from cudaforge.kernel import Language
 from cudaforge.shapes import PendingItem, ReplyOutput, RoundOutput, RunFilter, RunOutput, to_json
 from cudaforge.trace import PRESETS, Attempt, Budget, RunSpec, RunState
@@ -156,7 +156,9 @@ def resume_run(run_id: RunId, service: TheService, caller: Submitter) -> Respons
     if run.state is RunState.SUSPENDED and pending_item(service.record, run) is not None:
         raise ProblemError("conflict", f"Run {run_id} waits for {run.waiting_for}.", "POST its reply.")
     queue = service.record.queue
-    if queue.job(run_id) is None and wiring.is_driven(run_id, service.settings.home):
+    job = queue.job(run_id)
+    ours = job is not None and job.state in (JobState.QUEUED, JobState.RUNNING)
+    if not ours and wiring.is_driven(run_id, service.settings.home):
         raise ProblemError("conflict", f"Run {run_id} is under way in another process.")
     queue.requeue(run, caller.id, bounds_of(service, caller), "resumed")
     return _standing(service, run_id, 202)
