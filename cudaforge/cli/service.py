@@ -54,7 +54,8 @@ def serve(
     ] = None,
     max_rounds: Annotated[int, typer.Option("--max-rounds", min=1, max=1000, rich_help_panel=MUCH)] = 100,
     max_usd: Annotated[
-        float | None, typer.Option("--max-usd", help="Of a run with a networked model.", rich_help_panel=MUCH)
+        float | None,
+        typer.Option("--max-usd", min=0.0001, help="Of a run with a networked model.", rich_help_panel=MUCH),
     ] = None,
     max_active: Annotated[
         int, typer.Option("--max-active", min=1, help="Jobs under way, for each token.", rich_help_panel=MUCH)
@@ -67,8 +68,9 @@ def serve(
 ) -> None:
     """Serve runs over HTTP: submit, follow live, fetch results. See docs/service.md.
 
-    On loopback nobody needs a token. Any other address demands one: see `cudaforge token create`. SIGTERM ends it
-    gently: runs under way go back into the queue, and on with the next start.
+    On loopback nobody needs a token; any other address demands one, see `cudaforge token create`.
+
+    SIGTERM ends it gently: runs under way go back into the queue, and on with the next start.
     """
     from cudaforge import wiring
     from cudaforge.cli.output import emit, err
