@@ -55,9 +55,23 @@ LastEventId = Annotated[
     Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,18}$", description="Goes on after this event; browsers send it."),
 ]
 STREAM: Responses = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events as they come."}
+    200: {
+        "description": "Events as they come: `data` is a StoredEvent as JSON, `event` its type, `id` its id.",
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "data": {"type": "string"},
+                        "event": {"type": "string"},
+                        "id": {"type": "string"},
+                        "retry": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
 }
-
 ENDED: Responses = {204: {"description": "The run has ended and there is nothing new: do not connect again."}}
 
 
