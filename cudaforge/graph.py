@@ -115,7 +115,7 @@ async def drive(
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()  # it ends here: the caller gets the stopped run
-            if journal.run.state is RunState.RUNNING:
+            if journal.run.state in (RunState.RUNNING, RunState.QUEUED):
                 state = cancelled_as()
                 journal.save_run(state=state)
                 if state is RunState.STOPPED:
@@ -200,10 +200,16 @@ def _sole_driver(checkpoints: Path, run_id: str) -> Iterator[None]:
 def is_driven(checkpoints: Path, run_id: str) -> bool:
     """Whether some process drives this run now."""
     try:
-        with _sole_driver(checkpoints, run_id):
-            return False
-    except StoreError:
+        handle = os.open(checkpoints.with_name(f"{run_id}.lock"), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:  # shared, and let go at once: two who look do not take each other for a driver
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _forbid_tracing() -> None:

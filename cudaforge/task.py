@@ -159,7 +159,12 @@ class Task(BaseModel):
                         file=file,
                         line=line,
                     )
-        return cls(name=name, source=source, meta=meta)
+        task = cls(name=name, source=source, meta=meta)
+        try:
+            _ = task.id
+        except ValueError:  # Python refuses to write integers of thousands of digits
+            raise TaskError("metadata holds a number that is too long.", file=file, line=line) from None
+        return task
 
 
 def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
@@ -191,7 +196,7 @@ def _inside(tree: ast.Module, file: str) -> tuple[dict[str, Any], int]:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CUDAFORGE" for t in node.targets):
             try:
                 value = ast.literal_eval(node.value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError, MemoryError):
                 value = None
             if not isinstance(value, dict):
                 raise TaskError("CUDAFORGE must be a literal dict.", file=file, line=node.lineno)

@@ -97,6 +97,7 @@ class QueueWorker:
                 if time.monotonic() - beaten >= BEAT_S:
                     beaten = time.monotonic()
                     self._store.queue.beat(self.info)
+                    self._store.queue.recover(self.info.id, self._tasks.keys())
                     for given_up in self._store.queue.release():
                         self._say(f"{given_up}: given up, its workers died")
                 self._cancel_unwanted()
@@ -118,7 +119,8 @@ class QueueWorker:
         self._say(f"draining: {len(self._tasks)} jobs under way")
         began = time.monotonic()
         while self._tasks and time.monotonic() < began + self._drain_s:
-            self._cancel_unwanted()
+            with suppress(StoreError):  # a full disk must not turn giving back into stopping
+                self._cancel_unwanted()
             await asyncio.wait(self._tasks.values(), timeout=self._poll_s)
         self._given_back = True
         for task in self._tasks.values():

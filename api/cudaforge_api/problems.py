@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from cudaforge.errors import ConflictError, CudaForgeError, LimitError, StoreError, UsageError
+from cudaforge.errors import ConflictError, CudaForgeError, LimitError, ModelError, StoreError, UsageError
 from cudaforge.shapes import Shape, to_json
 
 MEDIA_TYPE = "application/problem+json"
@@ -116,7 +116,7 @@ def from_error(error: CudaForgeError) -> Problem:
         name = "limit-reached"
     elif isinstance(error, StoreError):
         name = "unavailable"
-    elif not isinstance(error, UsageError):
+    elif not isinstance(error, UsageError | ModelError):
         name = "internal"
     detail, hint = (error.message, error.hint)
     if name in ("unavailable", "internal"):  # may name paths of this machine: that is for its log

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -33,8 +33,8 @@ from cudaforge.jobs import (
 )
 from cudaforge.store.codec import decode, moment, stamp
 from cudaforge.store.database import Database
-from cudaforge.store.models import ANSWERS, CALLS, EVENTS, JOBS, RUNS, SINGLES, WORKERS
-from cudaforge.store.rows import call_values, event_values, run_values, single_values
+from cudaforge.store.models import ANSWERS, CALLS, EVENTS, JOBS, KERNELS, RUNS, SINGLES, TASKS, WORKERS
+from cudaforge.store.rows import call_values, event_values, kernel_values, run_values, single_values, task_values
 from cudaforge.trace import Call, CallState, Run, RunFinished, RunQueued, RunState, Usage, now
 
 ANSWERS_KEPT = timedelta(hours=24)
@@ -62,6 +62,10 @@ class Queue:
             if once and (earlier := _answered(connection, once)):
                 return earlier
             _check_room(connection, submitter, bounds)
+            task = what.spec.task if isinstance(what, Run) else what.task
+            connection.execute(insert(TASKS).values(task_values(task, submitter)).on_conflict_do_nothing())
+            if isinstance(what, SingleEvaluation):
+                connection.execute(insert(KERNELS).values(kernel_values(what.kernel)).on_conflict_do_nothing())
             if isinstance(what, Run):
                 connection.execute(insert(RUNS), run_values(what))
                 connection.execute(insert(EVENTS), event_values(RunQueued(run_id=what.id, reason="submitted")))
@@ -118,29 +122,44 @@ class Queue:
         reply or for another one, or has it already; of two replies at the same time the first counts.
         """
         with self._database.write() as connection:
-            run = _run(connection, run_id)
-            body = None
-            if run is not None and run.state is RunState.SUSPENDED and run.waiting_for:
-                query = select(CALLS.c.body).where(CALLS.c.key == run.waiting_for)
-                body = connection.execute(query).scalar_one_or_none()
-            if body is None:
-                raise ConflictError(f"Run {run_id} waits for no reply.", "`cudaforge pending` lists the runs that do.")
-            call = decode(Call, body, f"Call of {run_id}")
-            if key is not None and key != call.key:
-                raise ConflictError(f"Run {run_id} waits for a reply to {call.key}, not to {key}.", "Read the prompt.")
-            if call.reply is not None:
-                raise ConflictError(f"{call.key} has its reply already.", f"Go on with `cudaforge resume {run_id}`.")
-            answered = {
-                "reply": text,
-                "state": CallState.DONE,
-                "usage": Usage(usd=0.0),
-                "latency_s": max(0.0, (now() - call.started).total_seconds()),
-            }
-            call = call.model_copy(update=answered)
-            connection.execute(update(CALLS).where(CALLS.c.key == call.key).values(call_values(call)))
-            state = connection.execute(select(JOBS.c.state).where(JOBS.c.id == run_id)).scalar_one_or_none()
-            if state == JobState.WAITING.value:
-                _set_queued(connection, run_id, "answered")
+            return self._reply(connection, run_id, text, key)
+
+    def reply_once(
+        self, run_id: str, text: str, key: str | None, once: Once | None, answer: Callable[[Call], Answer]
+    ) -> Answer:
+        """The same, with what the request is answered, in one transaction: sent again, it answers no later prompt."""
+        with self._database.write() as connection:
+            if once and (earlier := _answered(connection, once)):
+                return earlier
+            made = answer(self._reply(connection, run_id, text, key))
+            if once:
+                _remember(connection, once, made)
+            return made
+
+    def _reply(self, connection: Connection, run_id: str, text: str, key: str | None) -> Call:
+        run = _run(connection, run_id)
+        body = None
+        if run is not None and run.state is RunState.SUSPENDED and run.waiting_for:
+            query = select(CALLS.c.body).where(CALLS.c.key == run.waiting_for)
+            body = connection.execute(query).scalar_one_or_none()
+        if body is None:
+            raise ConflictError(f"Run {run_id} waits for no reply.", "`cudaforge pending` lists the runs that do.")
+        call = decode(Call, body, f"Call of {run_id}")
+        if key is not None and key != call.key:
+            raise ConflictError(f"Run {run_id} waits for a reply to {call.key}, not to {key}.", "Read the prompt.")
+        if call.reply is not None:
+            raise ConflictError(f"{call.key} has its reply already.", f"Go on with `cudaforge resume {run_id}`.")
+        answered = {
+            "reply": text,
+            "state": CallState.DONE,
+            "usage": Usage(usd=0.0),
+            "latency_s": max(0.0, (now() - call.started).total_seconds()),
+        }
+        call = call.model_copy(update=answered)
+        connection.execute(update(CALLS).where(CALLS.c.key == call.key).values(call_values(call)))
+        state = connection.execute(select(JOBS.c.state).where(JOBS.c.id == run_id)).scalar_one_or_none()
+        if state == JobState.WAITING.value:
+            _set_queued(connection, run_id, "answered")
         return call
 
     def cancel(self, job_id: str) -> bool:
@@ -222,6 +241,16 @@ class Queue:
             self._lock_file(name).unlink(missing_ok=True)
         return given_up
 
+    def recover(self, worker: str, at_work: Collection[str]) -> None:
+        """Takes back jobs that a live worker has lost hold of: the database failed just when it let go of them."""
+        held = and_(JOBS.c.state == JobState.RUNNING.value, JOBS.c.worker == worker, JOBS.c.id.not_in(list(at_work)))
+        with self._database.read() as connection:
+            if connection.execute(select(JOBS.c.id).where(held)).first() is None:
+                return
+        with self._database.write() as connection:
+            for row in connection.execute(select(JOBS).where(held)).mappings().all():
+                _take_back(connection, row)
+
     def claim(self, worker: str) -> Job | None:
         """The next job, now this worker's: of the submitter with the fewest at work, then of who waited longest."""
         first = (
@@ -275,6 +304,9 @@ class Queue:
             else:
                 single = _single(connection, job_id)
                 waits = single is not None and single.state is SingleState.QUEUED
+                if waits and row.cancel:
+                    _change_single(connection, job_id, state=SingleState.STOPPED)
+                    waits = False
                 state = JobState.QUEUED if waits else JobState.ENDED
             left = {"state": state.value, "worker": None, "deliveries": 0, "cancel": False}
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(left))

@@ -108,6 +108,8 @@ def test_an_uploaded_task_is_named_by_its_id(client: TestClient) -> None:
         ({"task": {"name": "x", "source": "-" * 100_000 + "1"}}, "unusable", "x.py"),
         ({"task": {"name": "x", "source": "\x00"}}, "unusable", "x.py"),
         ({"task": {"name": "x", "source": "#" * (1 << 20)}}, "unusable", "larger than"),
+        ({"task": {"name": "x", "source": TASK_SOURCE + "CUDAFORGE = {[]: 1}"}}, "unusable", "literal dict"),
+        ({"coder": "openai:x"}, "unusable", "OPENAI_API_KEY"),
         ({"surprise": 1}, "invalid", "/surprise"),
     ],
 )

@@ -246,6 +246,26 @@ def test_a_job_whose_workers_die_again_and_again_is_given_up(store: SqliteStore)
     assert standing(store, run_id).state is RunState.QUEUED and standing(store, run_id).error == ""
 
 
+def test_a_job_that_its_live_worker_lost_hold_of_goes_back_into_the_queue(store: SqliteStore) -> None:
+    kept, lost = submit(store, 1), submit(store, 2)
+    assert store.queue.claim("w") and store.queue.claim("w")
+    store.queue.recover("w", {kept})
+    states = [job.state for job in (store.queue.job(kept), store.queue.job(lost)) if job]
+    assert states == [JobState.RUNNING, JobState.QUEUED]
+
+
+def test_a_cancelled_evaluation_that_its_worker_gives_back_is_stopped(store: SqliteStore) -> None:
+    store.queue.submit(single(), "local", BOUNDS, ANSWER)
+    assert store.task(single().task.id) == single().task and store.kernel(single().kernel.id) == single().kernel
+    store.queue.claim("w")
+    store.queue.cancel("e0000000000")
+    store.queue.save_single(single())  # queued, as a drained worker leaves it
+    store.queue.leave("e0000000000", "w")
+    found, job = store.queue.single("e0000000000"), store.queue.job("e0000000000")
+    assert found is not None and found.state is SingleState.STOPPED
+    assert job is not None and job.state is JobState.ENDED
+
+
 def test_a_run_that_ended_just_before_its_worker_died_stays_ended(store: SqliteStore) -> None:
     run_id = submit(store, 1)
     store.queue.claim("gone")

@@ -60,8 +60,6 @@ def create_evaluation(
             options=options_of(new.options),
             metrics=new.metrics,
         )
-        record.keep_task(task, caller.id)
-        record.save_kernel(kernel)
         body = to_json(EvaluationStanding(id=single.id, state=single.state))
         answer = Answer(status=201, body=body, location=f"/api/v1/evaluations/{single.id}")
         return record.queue.submit(single, caller.id, bounds_of(service, caller), answer, once)

@@ -14,7 +14,7 @@ from cudaforge.evaluation import Evaluation
 from cudaforge.jobs import Answer, JobState
 from cudaforge.kernel import Language
 from cudaforge.shapes import PendingItem, ReplyOutput, RoundOutput, RunFilter, RunOutput, to_json
-from cudaforge.trace import PRESETS, Attempt, Budget, RunSpec, RunState
+from cudaforge.trace import PRESETS, Attempt, Budget, Call, RunSpec, RunState
 from cudaforge_api.access import Reader, Submitter
 from cudaforge_api.answers import FOREVER, IdempotencyKey, created, once_of, shaped
 from cudaforge_api.events import EventStream
@@ -93,7 +93,6 @@ def create_run(
         if once and (earlier := queue.answered(once)):
             return earlier
         spec = _spec(service, new)
-        service.record.keep_task(spec.task, caller.id)
         run = wiring.make_run(spec).model_copy(update={"state": RunState.QUEUED})
         body = to_json(RunStanding(id=run.id, state=run.state))
         answer = Answer(status=201, body=body, location=f"/api/v1/runs/{run.id}")
@@ -230,10 +229,12 @@ def reply_to_run(
             raise ProblemError("too-large", f"The reply is larger than {service.settings.limits.reply} bytes.")
         if not new.text.strip():
             raise ProblemError("invalid", "The reply is empty.")
-        call = queue.reply(run_id, new.text, new.key)
-        shown = ReplyOutput(run=run_id, key=call.key, role=call.role.value, characters=len(new.text))
-        answer = Answer(status=201, body=to_json(shown), location=f"/api/v1/runs/{run_id}")
-        return queue.remember(once, answer) if once else answer
+
+        def answer(call: Call) -> Answer:
+            shown = ReplyOutput(run=run_id, key=call.key, role=call.role.value, characters=len(new.text))
+            return Answer(status=201, body=to_json(shown), location=f"/api/v1/runs/{run_id}")
+
+        return queue.reply_once(run_id, new.text, new.key, once, answer)
 
     return created(once, carry_out)
 
