@@ -99,18 +99,22 @@ class Queue:
     def requeue(self, run: Run, submitter: str, bounds: Bounds, reason: str) -> bool:
         """Puts a run that is not under way into the queue (again). False where it is queued or running already.
 
-        A run that was started elsewhere (`cudaforge optimize`) becomes a job of `submitter`. Raises LimitError.
+        A run that was started elsewhere (`cudaforge optimize`) becomes a job of `submitter`. Raises LimitError, and
+        ConflictError where it is just being stopped.
         """
         with self._database.write() as connection:
-            found = connection.execute(select(JOBS.c.state).where(JOBS.c.id == run.id)).scalar_one_or_none()
+            row = connection.execute(select(JOBS.c.state, JOBS.c.cancel).where(JOBS.c.id == run.id)).one_or_none()
+            found = row.state if row else None
+            if row and row.cancel and found == JobState.RUNNING.value:
+                raise ConflictError(f"Run {run.id} is being stopped.", "Resume it once it has.")
             if found in (JobState.QUEUED.value, JobState.RUNNING.value):
                 return False
             if found != JobState.WAITING.value:
                 _check_room(connection, submitter, bounds)
             if found is None:
-                row = {"id": run.id, "kind": "run", "submitter": submitter}
+                new = {"id": run.id, "kind": "run", "submitter": submitter}
                 connection.execute(
-                    insert(JOBS).values(**row, state=JobState.QUEUED.value, deliveries=0, cancel=False, served="")
+                    insert(JOBS).values(**new, state=JobState.QUEUED.value, deliveries=0, cancel=False, served="")
                 )
             _set_queued(connection, run.id, reason)
         return True

@@ -200,6 +200,8 @@ def test_a_worker_is_told_of_what_is_to_be_cancelled(store: SqliteStore) -> None
     store.queue.claim("w")
     assert store.queue.cancelled("w") == set()
     assert store.queue.cancel(run_id)
+    with pytest.raises(ConflictError, match="being stopped"):
+        store.queue.requeue(standing(store, run_id), "local", BOUNDS, "resumed")
     assert store.queue.cancelled("w") == {run_id} and store.queue.cancelled("other") == set()
 
 

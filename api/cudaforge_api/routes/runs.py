@@ -146,6 +146,10 @@ def cancel_run(run_id: RunId, service: TheService, caller: Submitter) -> Respons
     """Stops a run: at once where no worker has it, else within a second or so. It can be resumed."""
     run = the_run(service, run_id)
     check_owner(service, caller, run_id)
+    job = service.record.queue.job(run_id)
+    idle = job is not None and job.state in (JobState.QUEUED, JobState.WAITING)
+    if idle and wiring.is_driven(run_id, service.settings.home):
+        raise ProblemError("conflict", f"Run {run_id} is under way in another process.", "Stop it where it runs.")
     if not service.record.queue.cancel(run_id):
         if not is_final(run.state):
             raise ProblemError("conflict", f"Run {run_id} was not started by this service.", "Stop it where it runs.")
