@@ -3,6 +3,7 @@
 CudaForgeError              one sentence, and a hint on what to do
 ├── UsageError              the input is not usable                        exit code 2
 │   ├── ConflictError       what is asked does not fit where the run stands
+│   ├── KeyReuseError       an Idempotency-Key came with another request before
 │   ├── TaskError           a file is not a task; names file and line
 │   └── KernelError         sources do not make a kernel of the format
 ├── InfrastructureError     ours or the machine's failure, never the kernel's    exit code 3
@@ -56,6 +57,10 @@ class UsageError(CudaForgeError):
 
 class ConflictError(UsageError):
     """What is asked does not fit where the run stands: a reply to a run that waits for none."""
+
+
+class KeyReuseError(UsageError):
+    """An Idempotency-Key came with another request before."""
 
 
 class TaskError(UsageError):

@@ -37,9 +37,7 @@ _ID_ALPHABET = string.digits + string.ascii_lowercase
 
 def open_store(home: Path | None = None) -> Store:
     """Opens the record in `home` (default: CUDAFORGE_HOME), creating and migrating it. Raises StoreError."""
-    from cudaforge.store.sqlite import SqliteStore
-
-    return SqliteStore(resolve_home(home))
+    return open_record(home)
 
 
 def open_record(home: Path | None = None) -> SqliteStore:

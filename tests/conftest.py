@@ -9,6 +9,7 @@ import ipaddress
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def cudaforge_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "cudaforge-home"
     monkeypatch.setenv("CUDAFORGE_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a command in an empty folder; what it returns has exit_code, stdout and stderr."""
+    from typer.testing import CliRunner, Result
+
+    from cudaforge.cli.app import app
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def invoke(*arguments: object, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
 
 
 def _is_local(host: Any) -> bool:

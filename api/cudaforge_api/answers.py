@@ -11,11 +11,10 @@ from fastapi import Header, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from cudaforge.errors import ConflictError, UsageError
 from cudaforge.jobs import Answer, Once
 from cudaforge.shapes import to_json
 from cudaforge_api.access import Caller
-from cudaforge_api.problems import ProblemError
+from cudaforge_api.service import Service
 
 JSON = "application/json"
 FOREVER = "private, max-age=31536000, immutable"
@@ -58,16 +57,12 @@ def once_of(caller: Caller, key: str | None, request: Request, body: BaseModel) 
     return Once(submitter=caller.id, key=key, fingerprint=hashlib.sha256(asked.encode()).hexdigest())
 
 
-def created(once: Once | None, carry_out: Callable[[], Answer]) -> Response:
-    """Carries out what creates something, and answers; see Queue.submit for how `once` is kept."""
-    try:
-        answer = carry_out()
-    except ConflictError:
-        raise
-    except UsageError as error:
-        if once is not None and "Idempotency-Key" in error.message:
-            raise ProblemError("key-reused", error.message, error.hint) from None
-        raise
+def created(service: Service, once: Once | None, carry_out: Callable[[], Answer]) -> Response:
+    """What a request that creates is answered with: as before where it came before, else carried out.
+
+    Whatever carries it out looks again, in the transaction that creates: of two at the same time the first counts.
+    """
+    answer = (service.record.queue.answered(once) if once else None) or carry_out()
     headers = {"Location": answer.location}
     if answer.replayed:
         headers["Idempotency-Replayed"] = "true"

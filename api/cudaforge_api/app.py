@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from cudaforge import __version__, wiring
 from cudaforge.errors import UsageError
@@ -26,6 +25,21 @@ DESCRIPTION = """Submit PyTorch modules, follow how models write kernels for the
 Errors are RFC 9457 problem documents; their `type` never changes. POSTs that create take an `Idempotency-Key`.
 Lists go from the newest to the oldest; `next` is the `cursor` of the next page. Times are UTC, durations seconds (`_s`)
 or microseconds (`_us`), money US dollars."""
+
+
+class Api(FastAPI):
+    """FastAPI, whose OpenAPI document has the problems' schema in place of FastAPI's own of a validation error."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            made = super().openapi()
+            schemas = made["components"]["schemas"]
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs", {}))
+            schemas["Problem"] = problem
+        return self.openapi_schema or {}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -54,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
                 await watching
             record.close()
 
-    app = FastAPI(
+    app = Api(
         title="CudaForge",
         version=__version__,
         description=DESCRIPTION,
@@ -69,19 +83,4 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     for router in (system.open_router, system.router, tasks.router, runs.router, evaluations.router):
         app.include_router(router, prefix=PREFIX)
-    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the problems' schema and without FastAPI's own shape of a validation error."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = made["components"]["schemas"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs", {}))
-        schemas["Problem"] = problem
-        app.openapi_schema = made
-    return app.openapi_schema

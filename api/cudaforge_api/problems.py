@@ -15,7 +15,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from cudaforge.errors import ConflictError, CudaForgeError, LimitError, ModelError, StoreError, UsageError
+from cudaforge.errors import (
+    ConflictError,
+    CudaForgeError,
+    KeyReuseError,
+    LimitError,
+    ModelError,
+    StoreError,
+    UsageError,
+)
 from cudaforge.shapes import Shape, to_json
 
 MEDIA_TYPE = "application/problem+json"
@@ -112,6 +120,8 @@ def from_error(error: CudaForgeError) -> Problem:
     name = "unusable"
     if isinstance(error, ConflictError):
         name = "conflict"
+    elif isinstance(error, KeyReuseError):
+        name = "key-reused"
     elif isinstance(error, LimitError):
         name = "limit-reached"
     elif isinstance(error, StoreError):

@@ -20,7 +20,6 @@ from cudaforge_api.settings import Settings
 RESTART_S, RESTART_MOST_S = 1.0, 60.0
 """Before a dead worker is started again; doubles while they die young."""
 YOUNG_S = 60.0
-STALLED_MS = 30_000
 SHUTDOWN_S = 10
 """How long requests under way get after SIGTERM."""
 
@@ -53,10 +52,7 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UsageError where the address cannot be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        made = socket.create_server((host, port), family=family, backlog=1024)
-        # A client that takes nothing: its connection goes, too, not only its stream. Accepted sockets inherit it.
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
-        return made
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"{host}:{port} cannot be listened on: {reason}.", "Choose another --port.") from None
@@ -68,6 +64,9 @@ def serve(settings: Settings, listening: socket.socket, workers: int, worker_com
     Raises StoreError and UsageError as create_app does.
     """
     app = create_app(settings)
+    # A client that takes nothing: its connection goes, too, not only its stream. Accepted sockets inherit it.
+    stalled_ms = round(1000 * settings.limits.send_s)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled_ms)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from cudaforge.errors import ConflictError, LimitError, StoreError, UsageError
+from cudaforge.errors import ConflictError, KeyReuseError, LimitError, StoreError
 from cudaforge.jobs import (
     MAX_DELIVERIES,
     Answer,
@@ -35,7 +35,7 @@ from cudaforge.store.codec import decode, moment, stamp
 from cudaforge.store.database import Database
 from cudaforge.store.models import ANSWERS, CALLS, EVENTS, JOBS, KERNELS, RUNS, SINGLES, TASKS, WORKERS
 from cudaforge.store.rows import call_values, event_values, kernel_values, run_values, single_values, task_values
-from cudaforge.trace import Call, CallState, Run, RunFinished, RunQueued, RunState, Usage, now
+from cudaforge.trace import Call, CallState, Outcome, Run, RunFinished, RunQueued, RunState, Usage, now
 
 ANSWERS_KEPT = timedelta(hours=24)
 ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value, JobState.WAITING.value)
@@ -79,7 +79,7 @@ class Queue:
         return answer
 
     def answered(self, once: Once) -> Answer | None:
-        """What a request was answered with before. Raises UsageError where its key belonged to something else."""
+        """What a request was answered with before. Raises KeyReuseError where its key belonged to something else."""
         with self._database.read() as connection:
             return _answered(connection, once)
 
@@ -369,7 +369,9 @@ def _answered(connection: Connection, once: Once) -> Answer | None:
     if row is None or moment(row["created"]) < now() - ANSWERS_KEPT:
         return None
     if row["fingerprint"] != once.fingerprint:
-        raise UsageError("This Idempotency-Key came with another request before.", "Use a new key for a new request.")
+        raise KeyReuseError(
+            "This Idempotency-Key came with another request before.", "Use a new key for a new request."
+        )
     return Answer(status=row["status"], body=row["body"], location=row["location"], replayed=True)
 
 
@@ -409,6 +411,7 @@ def _take_back(connection: Connection, row: Any) -> list[str]:
     run = _run(connection, job_id) if is_run else None
     if run is not None and run.state in (RunState.DONE, RunState.STOPPED, RunState.FAILED):
         connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(ended))
+        _say_the_end(connection, run)
         return []
     if row["cancel"] or row["deliveries"] >= MAX_DELIVERIES:
         connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(ended))
@@ -426,6 +429,15 @@ def _take_back(connection: Connection, row: Any) -> list[str]:
     else:
         _change_single(connection, job_id, state=SingleState.QUEUED)
     return []
+
+
+def _say_the_end(connection: Connection, run: Run) -> None:
+    """State and last event are two commits of the worker: it may have died between them."""
+    newest = select(EVENTS.c.type).where(EVENTS.c.run_id == run.id).order_by(EVENTS.c.id.desc()).limit(1)
+    if connection.execute(newest).scalar_one_or_none() != "run_finished":
+        found = run.outcome or Outcome(reason=run.error or run.state.value)
+        event = RunFinished(run_id=run.id, state=run.state, win=found.win, reason=found.reason, speedup=found.speedup)
+        connection.execute(insert(EVENTS).values(event_values(event)))
 
 
 def _run(connection: Connection, run_id: str) -> Run | None:

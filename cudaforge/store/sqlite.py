@@ -244,10 +244,13 @@ class SqliteStore:
         query = select(EVENTS.c.id, EVENTS.c.at, EVENTS.c.body).where(EVENTS.c.id > after)
         if run_id is not None:
             query = query.where(EVENTS.c.run_id == run_id)
-        return [
-            StoredEvent(id=event_id, at=moment(at), event=decode_event(body, f"Event {event_id}"))
-            for event_id, at, body in self._rows(query.order_by(EVENTS.c.id).limit(limit))
-        ]
+        return [_stored(*row) for row in self._rows(query.order_by(EVENTS.c.id).limit(limit))]
+
+    def last_event(self, run_id: str) -> StoredEvent | None:
+        """The newest event of a run."""
+        query = select(EVENTS.c.id, EVENTS.c.at, EVENTS.c.body).where(EVENTS.c.run_id == run_id)
+        rows = self._rows(query.order_by(EVENTS.c.id.desc()).limit(1))
+        return _stored(*rows[0]) if rows else None
 
     # -- artefacts ---------------------------------------------------------------------------------------------
 
@@ -289,6 +292,10 @@ class SqliteStore:
     def _rows(self, query: Any) -> Sequence[Any]:
         with self._database.read() as connection:
             return connection.execute(query).all()
+
+
+def _stored(event_id: int, at: str, body: str) -> StoredEvent:
+    return StoredEvent(id=event_id, at=moment(at), event=decode_event(body, f"Event {event_id}"))
 
 
 def _upsert(connection: Connection, table: Table, key: str, values: dict[str, Any], only_if: Any = None) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import cli  # noqa: F401 - a fixture
 from fastapi.testclient import TestClient
 from support.scripted import TASK_SOURCE
 

@@ -20,7 +20,8 @@ from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import CallState, RunState
 from cudaforge_api.settings import Limits
 
-KERNEL = {"language": "cpp", "files": {"kernel.cpp": "int x;", "model.py": "class ModelNew: ..."}}
+FILES = {"kernel.cpp": "int x;", "model.py": "class ModelNew: ..."}
+KERNEL = {"language": "cpp", "files": FILES}
 
 
 def standing(client: TestClient, run: str) -> dict[str, Any]:
@@ -280,7 +281,7 @@ def test_a_single_evaluation_is_queued_listed_and_stopped(client: TestClient, re
     ]
     again = client.post("/evaluations", json={"task": shown["task"], "kernel": shown["kernel"]}).json()["id"]
     single = record.queue.single(again)
-    assert single is not None and single.kernel.files == KERNEL["files"]
+    assert single is not None and single.kernel.files == FILES
     record.queue.save_single(single.model_copy(update={"state": SingleState.DONE, "evaluation": records.incorrect()}))
     done = client.get(f"/evaluations/{again}").json()
     assert done["evaluation"]["correctness"]["errors"][0]["max_abs"] is None  # infinite, which JSON cannot say
@@ -294,7 +295,7 @@ def test_a_single_evaluation_is_queued_listed_and_stopped(client: TestClient, re
     [
         ({"language": "cpp", "files": {"model.py": "x"}}, "unusable"),
         ({"language": "cpp", "files": {"kernel.cpp": "x", "../model.py": "x"}}, "unusable"),
-        ({"language": "cpp", "files": {**KERNEL["files"], "more.h": "x"}}, "unusable"),  # type: ignore[dict-item]
+        ({"language": "cpp", "files": {**FILES, "more.h": "x"}}, "unusable"),
         ({**KERNEL, "flags": ["-o/etc/passwd"]}, "unusable"),
         ({"language": "cuda", "files": {"kernel.cu": "x", "model.py": "x"}}, "unusable"),
         ("k" + "0" * 16, "not-found"),

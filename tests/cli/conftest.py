@@ -10,25 +10,9 @@ from typing import Any
 import pytest
 from support.scripted import TASK_SOURCE
 from support.spool_server import serving
-from typer.testing import CliRunner, Result
-
-from cudaforge.cli.app import app
+from typer.testing import Result
 
 Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Runs a command in an empty folder; what it returns has exit_code, stdout and stderr."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def invoke(*arguments: object, stdin: str | None = None) -> Result:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
-        assert "Traceback" not in result.output
-        return result
-
-    return invoke
 
 
 @pytest.fixture

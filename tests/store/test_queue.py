@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import records
 
-from cudaforge.errors import ConflictError, LimitError, UsageError
+from cudaforge.errors import ConflictError, KeyReuseError, LimitError
 from cudaforge.jobs import (
     MAX_DELIVERIES,
     Answer,
@@ -126,7 +126,7 @@ def test_a_repeated_request_gets_its_first_answer_and_another_one_under_its_key_
     again = store.queue.submit(records.run("r0000000002"), "a", BOUNDS, other, once)
     assert not first.replayed and again == ANSWER.model_copy(update={"replayed": True})
     assert store.run("r0000000002") is None
-    with pytest.raises(UsageError, match="Idempotency-Key"):
+    with pytest.raises(KeyReuseError, match="Idempotency-Key"):
         store.queue.submit(
             records.run("r0000000003"), "a", BOUNDS, other, once.model_copy(update={"fingerprint": "another"})
         )
@@ -274,6 +274,8 @@ def test_a_run_that_ended_just_before_its_worker_died_stays_ended(store: SqliteS
     store.save_run(standing(store, run_id).model_copy(update={"state": RunState.DONE}))
     store.queue.release()
     assert standing(store, run_id).state is RunState.DONE and store.queue.claim("w") is None
+    end = store.last_event(run_id)  # the worker died before it could say so
+    assert end is not None and isinstance(end.event, RunFinished) and end.event.state is RunState.DONE
 
 
 def test_what_is_queued_or_at_work_is_not_queued_twice(store: SqliteStore) -> None:

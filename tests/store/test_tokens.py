@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,9 @@ def test_a_token_is_found_by_its_secret_until_it_is_revoked(store: SqliteStore) 
 
 
 @pytest.mark.parametrize("change", [lambda s: s[:-1] + ("A" if s[-1] != "A" else "B"), lambda s: s + "x", lambda s: ""])
-def test_another_secret_finds_nothing(store: SqliteStore, change: object) -> None:
+def test_another_secret_finds_nothing(store: SqliteStore, change: Callable[[str], str]) -> None:
     _, secret = store.tokens.create("ci", Scope.READ)
-    assert store.tokens.find(change(secret)) is None  # type: ignore[operator]
+    assert store.tokens.find(change(secret)) is None
 
 
 def test_the_secret_is_in_no_file_of_the_home(store: SqliteStore, cudaforge_home: Path) -> None:

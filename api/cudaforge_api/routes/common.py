@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Depends, Path, Query
 
 from cudaforge import wiring
 from cudaforge.errors import TaskError
@@ -15,7 +15,7 @@ from cudaforge.task import Task
 from cudaforge.trace import Run, RunState
 from cudaforge_api.access import Caller
 from cudaforge_api.problems import ProblemError
-from cudaforge_api.service import Service
+from cudaforge_api.service import Service, service_of
 from cudaforge_api.shapes import (
     DIGEST,
     EVALUATION_ID,
@@ -27,6 +27,7 @@ from cudaforge_api.shapes import (
     NewTask,
 )
 
+TheService = Annotated[Service, Depends(service_of)]
 RunId = Annotated[str, Path(pattern=RUN_ID, examples=["r3f9a0b1c2d"])]
 TaskId = Annotated[str, Path(pattern=TASK_ID)]
 KernelId = Annotated[str, Path(pattern=KERNEL_ID)]

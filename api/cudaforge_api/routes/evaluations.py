@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from cudaforge import wiring
@@ -19,6 +19,7 @@ from cudaforge_api.routes.common import (
     Digest,
     EvaluationId,
     Limit,
+    TheService,
     bounds_of,
     check_owner,
     evaluator_of,
@@ -27,11 +28,10 @@ from cudaforge_api.routes.common import (
     page,
     task_of,
 )
-from cudaforge_api.service import Service, service_of
+from cudaforge_api.service import Service
 from cudaforge_api.shapes import EVALUATION_ID, EvaluationOutput, EvaluationPage, EvaluationStanding, NewEvaluation
 
 router = APIRouter()
-TheService = Annotated[Service, Depends(service_of)]
 
 
 @router.post(
@@ -49,8 +49,6 @@ def create_evaluation(
 
     def carry_out() -> Answer:
         record = service.record
-        if once and (earlier := record.queue.answered(once)):
-            return earlier
         task, kernel = task_of(service, new.task), kernel_of(service, new.kernel)
         single = SingleEvaluation(
             id=wiring.new_id("e"),
@@ -64,7 +62,7 @@ def create_evaluation(
         answer = Answer(status=201, body=body, location=f"/api/v1/evaluations/{single.id}")
         return record.queue.submit(single, caller.id, bounds_of(service, caller), answer, once)
 
-    return created(once, carry_out)
+    return created(service, once, carry_out)
 
 
 @router.get("/evaluations", response_model=EvaluationPage, responses=documented(*READS), tags=["evaluations"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from cudaforge import wiring
@@ -14,7 +14,7 @@ from cudaforge.evaluation import Evaluation
 from cudaforge.jobs import Answer, JobState
 from cudaforge.kernel import Language
 from cudaforge.shapes import PendingItem, ReplyOutput, RoundOutput, RunFilter, RunOutput, to_json
-from cudaforge.trace import PRESETS, Attempt, Budget, Call, RunSpec, RunState
+from cudaforge.trace import PRESETS, Attempt, Budget, Call, RunFinished, RunSpec, RunState
 from cudaforge_api.access import Reader, Submitter
 from cudaforge_api.answers import FOREVER, IdempotencyKey, created, once_of, shaped
 from cudaforge_api.events import EventStream
@@ -26,6 +26,7 @@ from cudaforge_api.routes.common import (
     Limit,
     Round,
     RunId,
+    TheService,
     bounds_of,
     check_owner,
     evaluator_of,
@@ -35,7 +36,7 @@ from cudaforge_api.routes.common import (
     task_of,
     the_run,
 )
-from cudaforge_api.service import Service, service_of
+from cudaforge_api.service import Service
 from cudaforge_api.shapes import (
     RUN_ID,
     CallPage,
@@ -49,7 +50,6 @@ from cudaforge_api.shapes import (
 from cudaforge_profiling.types import Profile
 
 router = APIRouter()
-TheService = Annotated[Service, Depends(service_of)]
 LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,18}$", description="Goes on after this event; browsers send it."),
@@ -90,15 +90,13 @@ def create_run(
 
     def carry_out() -> Answer:
         queue = service.record.queue
-        if once and (earlier := queue.answered(once)):
-            return earlier
         spec = _spec(service, new)
         run = wiring.make_run(spec).model_copy(update={"state": RunState.QUEUED})
         body = to_json(RunStanding(id=run.id, state=run.state))
         answer = Answer(status=201, body=body, location=f"/api/v1/runs/{run.id}")
         return queue.submit(run, caller.id, bounds_of(service, caller), answer, once)
 
-    return created(once, carry_out)
+    return created(service, once, carry_out)
 
 
 @router.get("/runs", response_model=RunPage, responses=documented(*READS), tags=["runs"])
@@ -225,8 +223,6 @@ def reply_to_run(
 
     def carry_out() -> Answer:
         queue = service.record.queue
-        if once and (earlier := queue.answered(once)):
-            return earlier
         the_run(service, run_id)
         check_owner(service, caller, run_id)
         if len(new.text.encode("utf-8", "surrogatepass")) > service.settings.limits.reply:
@@ -240,7 +236,7 @@ def reply_to_run(
 
         return queue.reply_once(run_id, new.text, new.key, once, answer)
 
-    return created(once, carry_out)
+    return created(service, once, carry_out)
 
 
 # -- rounds --------------------------------------------------------------------------------------------------------
@@ -370,7 +366,8 @@ def stream_run(
     """Server-sent events of one run, from the first or after the one named; ends with the run."""
     run = the_run(service, run_id)
     start = int(last_event_id) if last_event_id else after
-    if is_final(run.state) and not service.record.events(run_id, after=start, limit=1):
+    newest = service.record.last_event(run_id)
+    if newest and newest.id <= start and is_final(run.state) and isinstance(newest.event, RunFinished):
         return Response(status_code=204)
     return EventStream(service.feed, run_id, start, service.settings.limits.send_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from cudaforge import __version__, wiring
@@ -15,8 +15,7 @@ from cudaforge.trace import Plan
 from cudaforge_api.access import Admin, Reader
 from cudaforge_api.answers import shaped
 from cudaforge_api.problems import Responses, documented
-from cudaforge_api.routes.common import READS, bounds_of, page
-from cudaforge_api.service import Service, service_of
+from cudaforge_api.routes.common import READS, TheService, bounds_of, page
 from cudaforge_api.shapes import (
     RUN_ID,
     About,
@@ -31,7 +30,6 @@ from cudaforge_api.shapes import (
 )
 
 router, open_router = APIRouter(), APIRouter()
-TheService = Annotated[Service, Depends(service_of)]
 
 
 @open_router.get("/health", response_model=Health, responses=documented("unknown-host"), tags=["system"])

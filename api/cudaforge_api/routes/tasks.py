@@ -8,20 +8,18 @@ import zipfile
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from cudaforge.jobs import Answer
 from cudaforge.shapes import to_json
 from cudaforge_api.access import Reader, Submitter
 from cudaforge_api.answers import IdempotencyKey, IfNoneMatch, created, immutable, once_of, shaped
-from cudaforge_api.problems import NOT_MODIFIED, ProblemError, Responses, binary, documented
-from cudaforge_api.routes.common import READS, WRITES, KernelId, Limit, TaskId, page, task_of
-from cudaforge_api.service import Service, service_of
+from cudaforge_api.problems import NOT_MODIFIED, Responses, binary, documented
+from cudaforge_api.routes.common import READS, WRITES, KernelId, Limit, TaskId, TheService, kernel_of, page, task_of
 from cudaforge_api.shapes import TASK_ID, KernelOutput, NewTask, TaskOutput, TaskPage
 
 router = APIRouter()
-TheService = Annotated[Service, Depends(service_of)]
 
 KNOWN: Responses = {200: {"model": TaskOutput, "description": "It was known already."}}
 
@@ -40,15 +38,13 @@ def upload_task(
     once = once_of(caller, idempotency_key, request, new)
 
     def carry_out() -> Answer:
-        if once and (earlier := service.record.queue.answered(once)):
-            return earlier
         task = task_of(service, new)
         status = 201 if service.record.keep_task(task, caller.id) else 200
         shown = TaskOutput(id=task.id, name=task.name, source=task.source, meta=task.meta)
         answer = Answer(status=status, body=to_json(shown), location=f"/api/v1/tasks/{task.id}")
         return service.record.queue.remember(once, answer) if once else answer
 
-    return created(once, carry_out)
+    return created(service, once, carry_out)
 
 
 @router.get("/tasks", response_model=TaskPage, responses=documented(*READS), tags=["tasks"])
@@ -89,9 +85,7 @@ def get_kernel(
     kernel_id: KernelId, request: Request, service: TheService, _: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
     """One kernel with its files."""
-    kernel = service.record.kernel(kernel_id)
-    if kernel is None:
-        raise ProblemError("not-found", f"There is no kernel {kernel_id}.")
+    kernel = kernel_of(service, kernel_id)
     shown = KernelOutput(id=kernel.id, language=kernel.language, files=kernel.files, flags=kernel.flags)
     return immutable(request, kernel.id, lambda: shaped(shown))
 
@@ -110,9 +104,7 @@ def get_package(
     kernel_id: KernelId, request: Request, service: TheService, _: Reader, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The kernel as a Python package: unpack it and `from kernel_... import ModelNew`. It needs torch and tvm-ffi."""
-    kernel = service.record.kernel(kernel_id)
-    if kernel is None:
-        raise ProblemError("not-found", f"There is no kernel {kernel_id}.")
+    kernel = kernel_of(service, kernel_id)
 
     def make() -> Response:
         name = f"kernel_{kernel.id}"
