@@ -25,10 +25,11 @@ def pending(
     from rich.table import Table
 
     from cudaforge import wiring
-    from cudaforge.cli.output import clean, emit, out
+    from cudaforge.cli.output import emit, out
     from cudaforge.describe import pending_item
     from cudaforge.shapes import PendingOutput
     from cudaforge.trace import RunState
+    from cudaforge.words import clean
 
     store = wiring.open_store(home)
     try:

@@ -8,16 +8,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from cudaforge.cli import output
+from cudaforge import words
 from cudaforge.cli.view import RoundsTable, RunView, header, reference_line, spending
 from cudaforge.describe import eager_us, verification_of
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Verification
 from cudaforge.ports import Store
 from cudaforge.trace import Run, RunState
-
-MOST_DRIFT = 0.05
-"""How far the interval of the A/A control may stay away from 1."""
 
 
 def exit_code(run: Run) -> ExitCode:
@@ -63,59 +60,39 @@ def conclusion(store: Store, run: Run) -> list[tuple[str, str]]:
             (f"See `cudaforge pending {run.id}`, then `cudaforge resume {run.id}`.", ""),
         ]
     if run.state is RunState.FAILED:
-        return [(f"Failed: {output.one_line(run.error, 400)}", "red"), (f"`cudaforge resume {run.id}` continues.", "")]
+        return [(f"Failed: {words.one_line(run.error, 400)}", "red"), (f"`cudaforge resume {run.id}` continues.", "")]
     if run.state is RunState.STOPPED:
         return [("Stopped before its end.", "yellow")]
     if outcome is None:
         return [("Still running, or cut off.", "yellow"), (f"`cudaforge resume {run.id}` continues it.", "")]
-    why = f" ({output.one_line(outcome.reason, 160)})" if outcome.reason else ""
+    why = f" ({words.one_line(outcome.reason, 160)})" if outcome.reason else ""
     verification = verification_of(store, run)
     if not outcome.win or outcome.speedup is None:
         lines = [(f"No win found{why}: no kernel was verified to be faster than eager PyTorch.", "bold yellow")]
         if verification:
-            lines += _why_no_win(verification)
+            lines += [(words.why_no_win(verification), ""), *_warning(verification)]
         return lines
     lines = [(f"Verified{why}:", "bold green")]
-    lines.append((f"  {output.interval(outcome.speedup.eager)} over eager PyTorch", "bold green"))
+    lines.append((f"  {words.interval(outcome.speedup.eager)} over eager PyTorch", "bold green"))
     if outcome.speedup.compile:
-        lines.append((f"  {output.interval(outcome.speedup.compile)} over torch.compile", "bold green"))
+        lines.append((f"  {words.interval(outcome.speedup.compile)} over torch.compile", "bold green"))
     if verification:
         evaluation = verification.evaluation
         if evaluation.share_of_floor is not None:
-            lines.append((f"  {output.floors(evaluation.share_of_floor)}, an estimate for this device and task", ""))
+            lines.append((f"  {words.floors(evaluation.share_of_floor)}, an estimate for this device and task", ""))
         if evaluation.time_us is not None:
-            beside = f", eager beside it {output.microseconds(eager)}" if (eager := eager_us(evaluation)) else ""
-            lines.append((f"  {output.microseconds(evaluation.time_us)} a call{beside}", ""))
+            beside = f", eager beside it {words.microseconds(eager)}" if (eager := eager_us(evaluation)) else ""
+            lines.append((f"  {words.microseconds(evaluation.time_us)} a call{beside}", ""))
         if verification.aa:
-            lines.append((f"  noise, the reference against itself: {output.interval(verification.aa)}", "dim"))
-        lines += _noise_warning(verification)
+            lines.append((f"  noise, the reference against itself: {words.interval(verification.aa)}", "dim"))
+        lines += _warning(verification)
     lines.append(("  in brackets: 95 % intervals", "dim"))
     return lines
 
 
-def _why_no_win(verification: Verification) -> list[tuple[str, str]]:
-    """What the verification of the best kernel said against it."""
-    evaluation, control = verification.evaluation, verification.aa
-    if evaluation.speedup is None:
-        return [
-            (f"The best one: {verification.note or evaluation.verdict.value}. {output.one_line(evaluation.reason)}", "")
-        ]
-    measured = f"The best one measured {output.interval(evaluation.speedup.eager)} over eager"
-    if control is None:
-        return [(f"{measured}. {output.one_line(verification.note, 200)}".rstrip(), "")]
-    slower = evaluation.speedup.eager.high < 1
-    why = "slower" if slower else output.one_line(verification.note, 200) or "it does not clear the noise"
-    noise = f"The reference against itself measured {control.low:.2f}x to {control.high:.2f}x."
-    return [(f"{measured}: {why}. {noise}", ""), *_noise_warning(verification)]
-
-
-def _noise_warning(verification: Verification) -> list[tuple[str, str]]:
-    """A warning where the reference differed from itself by more than MOST_DRIFT for certain."""
-    control = verification.aa
-    if control is None or (control.low <= 1 + MOST_DRIFT and control.high >= 1 - MOST_DRIFT):
-        return []
-    words = "the reference, timed against itself, differs by more than 5 %. Verify again on a quiet machine."
-    return [(f"Warning: this machine was too noisy to trust the number: {words}", "bold yellow")]
+def _warning(verification: Verification) -> list[tuple[str, str]]:
+    said = words.noise_warning(verification)
+    return [(f"Warning: {said}", "bold yellow")] if said else []
 
 
 def _how_to_import(folder: Path) -> list[RenderableType]:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cudaforge.cli import output
+from cudaforge import words
 from cudaforge.selftest.run import Count, Report
 
 
@@ -17,7 +17,7 @@ def draw(report: Report, *, partial: bool = False) -> RenderableType:
     if wrong:
         table = Table("case", "classes", "outcome", "what was said", title="Went wrong", title_justify="left")
         for name, numbers, outcome, said, _ in wrong:
-            table.add_row(name, numbers, Text(outcome, "bold red"), Text(output.clean(said)[:300]))
+            table.add_row(name, numbers, Text(outcome, "bold red"), Text(words.clean(said)[:300]))
         parts.append(table)
     parts += [_counts("class", report.by_class()), _counts("layer", report.by_layer())]
     honest = [finding for finding in report.findings if finding.kind == "honest"]

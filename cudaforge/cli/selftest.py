@@ -35,9 +35,10 @@ def selftest(
     from rich.text import Text
 
     from cudaforge import wiring
-    from cudaforge.cli.output import clean, emit, err, out
+    from cudaforge.cli.output import emit, err, out
     from cudaforge.evaluation import EvaluateOptions
     from cudaforge.selftest import cases, run
+    from cudaforge.words import clean
 
     half: cases.Device = "cuda" if device == "cuda" or (device == "auto" and wiring.gpu_count() > 0) else "cpu"
     chosen = [case for case in cases.load(half) if not only or _wanted(case, only)]

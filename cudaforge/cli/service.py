@@ -189,8 +189,9 @@ def token_list(home: Home = None, json: Json = False) -> None:
     from rich.table import Table
 
     from cudaforge import wiring
-    from cudaforge.cli.output import clean, emit, out
+    from cudaforge.cli.output import emit, out
     from cudaforge.shapes import TokenOutput, TokensOutput
+    from cudaforge.words import clean
 
     record = wiring.open_record(home)
     try:

@@ -62,7 +62,7 @@ def runs(
     from rich.table import Table
     from rich.text import Text
 
-    from cudaforge import wiring
+    from cudaforge import wiring, words
     from cudaforge.cli import output
     from cudaforge.describe import run_row
     from cudaforge.shapes import RunsOutput
@@ -88,9 +88,9 @@ def runs(
             min_width=11 if name == "run" else None,  # an id that is cut short names nothing
         )
     for row in rows:
-        result = output.interval(row.speedup.eager) if row.speedup else "no win" if row.state == "done" else "–"
+        result = words.interval(row.speedup.eager) if row.speedup else "no win" if row.state == "done" else "–"
         began = f"{row.created.astimezone():%Y-%m-%d %H:%M}"
-        coder = output.one_line(output.short_model(row.coder), 40)
+        coder = words.one_line(words.short_model(row.coder), 40)
         cells = (row.id, row.state, row.task, row.language, coder, str(row.rounds), result, began)
         table.add_row(*(Text(cell) for cell in cells))
     output.out().print(table)
@@ -100,9 +100,9 @@ def _print_run(store: Store, run: Run) -> None:
     from rich.text import Text
 
     from cudaforge.cli import report
-    from cudaforge.cli.found import stages
-    from cudaforge.cli.output import clean, out
+    from cudaforge.cli.output import out
     from cudaforge.describe import round_output, run_output
+    from cudaforge.words import clean, stages
 
     console = out()
     whole = run_output(store, run)
@@ -131,7 +131,7 @@ def _round(detail: RoundOutput, *, whole: bool, counters: bool = True) -> list[R
     from rich.text import Text
 
     from cudaforge.cli import found
-    from cudaforge.cli.output import clean
+    from cudaforge.words import clean
 
     attempt = detail.attempt
     base = f" of {attempt.base}" if attempt.base else ""
@@ -157,7 +157,7 @@ def _round(detail: RoundOutput, *, whole: bool, counters: bool = True) -> list[R
 
 
 def _advice(attempt: AttemptOutput) -> list[str]:
-    from cudaforge.cli.output import clean
+    from cudaforge.words import clean
 
     if plan := attempt.plan:
         lines = [f"plan: {plan.method}", f"  bottleneck: {plan.bottleneck}"]
@@ -172,7 +172,8 @@ def _advice(attempt: AttemptOutput) -> list[str]:
 
 
 def _print_calls(calls: Sequence[CallOutput]) -> None:
-    from cudaforge.cli.output import clean, dollars, out
+    from cudaforge.cli.output import out
+    from cudaforge.words import clean, dollars
 
     for call in calls:
         out().rule(f"{call.key}: {call.purpose} by {call.model}, {call.state}, {dollars(call.cost_usd)}", align="left")

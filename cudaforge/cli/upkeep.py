@@ -48,8 +48,9 @@ def pack(
 ) -> None:
     """Copy the home consistently, even while runs are writing: databases and artefacts, not caches."""
     from cudaforge import wiring
-    from cudaforge.cli.output import emit, err, out, size
+    from cudaforge.cli.output import emit, err, out
     from cudaforge.shapes import PackOutput
+    from cudaforge.words import size
 
     packed = wiring.pack_home(home, output or Path(time.strftime("cudaforge-%Y%m%d-%H%M%S.tar.gz")))
     if packed.missing:
@@ -77,8 +78,9 @@ def gc(
 ) -> None:
     """Delete old profiler reports and cached builds. Runs, prompts, replies and results always stay."""
     from cudaforge import wiring
-    from cudaforge.cli.output import emit, out, size
+    from cudaforge.cli.output import emit, out
     from cudaforge.shapes import GcOutput
+    from cudaforge.words import size
 
     freed = wiring.collect_garbage(home, older_than, dry_run)
     if json:

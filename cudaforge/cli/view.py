@@ -15,8 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from cudaforge import wiring
-from cudaforge.cli import output
+from cudaforge import wiring, words
 from cudaforge.describe import all_events, attempt_output, spent, tried
 from cudaforge.ports import Store
 from cudaforge.shapes import AttemptOutput, Tokens
@@ -34,14 +33,6 @@ from cudaforge.trace import (
     now,
 )
 
-STAGES = {
-    "baseline": "measuring the reference (eager, torch.compile)",
-    "coder": "the Coder writes",
-    "judge": "the Judge reads",
-    "evaluate": "building, checking, timing",
-    "profile": "profiling",
-    "verify": "verifying the best kernel",
-}
 LEAST_TRIED, MOST_TRIED = 12, 88
 """Columns for what a round tried: with fewer it is left out."""
 
@@ -105,7 +96,7 @@ class RunView:
             return ""
         where = f"round {self.stage_round}: " if self.stage_round >= 0 else ""
         elapsed = max(0.0, (now() - self.stage_since).total_seconds())
-        return f"{where}{STAGES.get(self.stage, self.stage)} … {output.duration(elapsed)}"
+        return f"{where}{words.STAGES.get(self.stage, self.stage)} … {words.duration(elapsed)}"
 
 
 def _tells_of_a_call(stored: StoredEvent) -> bool:
@@ -119,11 +110,11 @@ def header(run: Run) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    coder, judge = output.short_model(spec.coder), output.short_model(spec.judge)
+    coder, judge = words.short_model(spec.coder), words.short_model(spec.judge)
     models = coder if coder == judge else f"Coder {coder}, Judge {judge}"
     limits = [f"{spec.budget.rounds} rounds"]
     limits += [f"${spec.budget.usd:g}"] if spec.budget.usd else []
-    limits += [output.duration(spec.budget.seconds)] if spec.budget.seconds else []
+    limits += [words.duration(spec.budget.seconds)] if spec.budget.seconds else []
     limits += [f"until {spec.budget.target_speedup:g}x"] if spec.budget.target_speedup else []
     grid.add_row("run", run.id)
     grid.add_row("task", escape(f"{spec.task.name} ({spec.language.value})"))
@@ -168,12 +159,12 @@ class RoundsTable:
                 Text(f"{attempt.round}★", "bold green") if attempt.id == self.best else str(attempt.round),
                 attempt.action,
                 verdict_text(attempt),
-                output.microseconds(attempt.time_us),
-                output.times(speedup.eager.value if speedup else None),
+                words.microseconds(attempt.time_us),
+                words.times(speedup.eager.value if speedup else None),
             ]
-            row += [output.times(speedup.compile.value if speedup and speedup.compile else None)] if compiled else []
-            row += [output.times(attempt.measured_gain)]
-            row += [Text(output.one_line(tried(attempt), MOST_TRIED))] if tried_width else []
+            row += [words.times(speedup.compile.value if speedup and speedup.compile else None)] if compiled else []
+            row += [words.times(attempt.measured_gain)]
+            row += [Text(words.one_line(tried(attempt), MOST_TRIED))] if tried_width else []
             table.add_row(*row)
         return table
 
@@ -182,7 +173,7 @@ def verdict_text(attempt: AttemptOutput) -> Text:
     """The verdict with its symbol; `no kernel` where no reply could be parsed."""
     if attempt.verdict is None:
         return Text("✗ no kernel" if attempt.reply_error else "…", "red" if attempt.reply_error else "dim")
-    symbol, style = output.SYMBOLS[attempt.verdict.value]
+    symbol, style = words.SYMBOLS[attempt.verdict.value]
     return Text(f"{symbol} {attempt.verdict.value}", style)
 
 
@@ -190,12 +181,10 @@ def reference_line(baseline: BaselineMeasured | None) -> str:
     """The reference's times on one line; empty while they are not known."""
     if baseline is None:
         return ""
-    parts = [f"eager {output.microseconds(baseline.eager_us)}"]
-    parts.append(
-        f"torch.compile {output.microseconds(baseline.compile_us) if baseline.compile_us else 'not available'}"
-    )
+    parts = [f"eager {words.microseconds(baseline.eager_us)}"]
+    parts.append(f"torch.compile {words.microseconds(baseline.compile_us) if baseline.compile_us else 'not available'}")
     if baseline.floor_us:
-        parts.append(f"floor {output.microseconds(baseline.floor_us)}")
+        parts.append(f"floor {words.microseconds(baseline.floor_us)}")
     return "reference by itself: " + ", ".join(parts)
 
 
@@ -210,9 +199,9 @@ def live_frame(view: RunView) -> RenderableType:
     best = view.attempts.get(view.best)
     if best and best.speedup:
         parts.append(
-            Text(f"best so far: round {best.round}, {output.times(best.speedup.eager.value)} over eager", "green")
+            Text(f"best so far: round {best.round}, {words.times(best.speedup.eager.value)} over eager", "green")
         )
-    parts += [Text(f"note: {output.one_line(note, 120)}", "yellow") for note in view.notes[-3:]]
+    parts += [Text(f"note: {words.one_line(note, 120)}", "yellow") for note in view.notes[-3:]]
     parts.append(spending(view))
     if line := view.stage_line():
         parts.append(Text(line, "cyan"))
@@ -224,9 +213,9 @@ def spending(view: RunView) -> str:
     tokens, usd = view.tokens, view.usd
     if not any(wiring.is_networked(model) for model in (view.run.spec.coder, view.run.spec.judge)):
         return "no model was paid"
-    cached = f" ({output.count(tokens.cached)} cached)" if tokens.cached else ""
-    cost = "price unknown" if usd is None else output.dollars(usd)
-    return f"tokens: {output.count(tokens.input)} in{cached}, {output.count(tokens.output)} out; {cost}"
+    cached = f" ({words.count(tokens.cached)} cached)" if tokens.cached else ""
+    cost = "price unknown" if usd is None else words.dollars(usd)
+    return f"tokens: {words.count(tokens.input)} in{cached}, {words.count(tokens.output)} out; {cost}"
 
 
 def plain_line(view: RunView, stored: StoredEvent) -> str:
@@ -236,24 +225,22 @@ def plain_line(view: RunView, stored: StoredEvent) -> str:
         case BaselineMeasured():
             return reference_line(event)
         case StageStarted(stage="baseline" | "verify"):
-            return f"{STAGES[event.stage]} ..."
+            return f"{words.STAGES[event.stage]} ..."
         case StageStarted(stage="evaluate" | "coder" | "judge" | "profile"):
-            return f"round {event.round}: {STAGES[event.stage]} ..."
+            return f"round {event.round}: {words.STAGES[event.stage]} ..."
         case AttemptFinished():
             attempt = view.attempts.get(event.attempt_id)
             verdict = event.verdict.value if event.verdict else "no kernel"
             measured = ""
             if event.time_us is not None and event.speedup is not None:
-                measured = (
-                    f" {output.microseconds(event.time_us)}, {output.times(event.speedup.eager.value)} over eager"
-                )
-            reason = f" {output.one_line(event.reason, 160)}" if event.reason else ""
-            what = f" [{output.one_line(tried(attempt))}]" if attempt and tried(attempt) else ""
+                measured = f" {words.microseconds(event.time_us)}, {words.times(event.speedup.eager.value)} over eager"
+            reason = f" {words.one_line(event.reason, 160)}" if event.reason else ""
+            what = f" [{words.one_line(tried(attempt))}]" if attempt and tried(attempt) else ""
             return f"round {event.round}: {event.action.value}: {verdict}{measured}{reason}{what}"
         case Note():
-            return f"note: {output.one_line(event.message, 200)}"
+            return f"note: {words.one_line(event.message, 200)}"
         case RunSuspended():
-            return f"suspended: {output.one_line(event.message, 200)}"
+            return f"suspended: {words.one_line(event.message, 200)}"
         case RunResumed():
             return "resumed"
         case _:

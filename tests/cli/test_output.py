@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cudaforge import words
 from cudaforge.cli import output
 from cudaforge.errors import UsageError
 from cudaforge.evaluation import Interval
@@ -17,24 +18,24 @@ from cudaforge.shapes import ErrorOutput
     [(None, "–"), (0.5, "0.5 µs"), (12.3456, "12.35 µs"), (999.96, "1000 µs"), (4120.5, "4.12 ms"), (2.5e7, "25 s")],
 )
 def test_times_have_four_digits_and_a_fitting_unit(value: float | None, text: str) -> None:
-    assert output.microseconds(value) == text
+    assert words.microseconds(value) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.04, "40 ms"), (9.94, "9.9 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7380, "2 h 03 min")]
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert output.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 def test_unknown_prices_are_said_to_be_unknown() -> None:
-    assert [output.dollars(usd) for usd in (None, 0.0, 0.01234)] == ["unknown", "$0", "$0.0123"]
+    assert [words.dollars(usd) for usd in (None, 0.0, 0.01234)] == ["unknown", "$0", "$0.0123"]
 
 
 def test_intervals_and_sizes() -> None:
-    assert output.interval(Interval(value=2.314, low=2.28, high=2.35)) == "2.31x [2.28, 2.35]"
-    assert output.interval(None) == "–"
-    assert [output.size(n) for n in (0, 999, 1500, 2_500_000, 3_000_000_000_000)] == [
+    assert words.interval(Interval(value=2.314, low=2.28, high=2.35)) == "2.31x [2.28, 2.35]"
+    assert words.interval(None) == "–"
+    assert [words.size(n) for n in (0, 999, 1500, 2_500_000, 3_000_000_000_000)] == [
         "0 B",
         "999 B",
         "1.5 kB",
@@ -44,8 +45,8 @@ def test_intervals_and_sizes() -> None:
 
 
 def test_what_models_and_candidates_write_cannot_drive_the_terminal() -> None:
-    assert output.clean("a\x1b[2Jb\x07c\ud800d\tE\n") == "abcd    E\n"
-    assert output.one_line("two\n  lines " + "x" * 200, 12) == "two lines x…"
+    assert words.clean("a\x1b[2Jb\x07c\ud800d\tE\n") == "abcd    E\n"
+    assert words.one_line("two\n  lines " + "x" * 200, 12) == "two lines x…"
 
 
 def test_json_takes_any_text_and_any_number(capsys: pytest.CaptureFixture[str]) -> None:

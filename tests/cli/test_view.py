@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 from support.records import attempt
 
-from cudaforge.cli.output import short_model
 from cudaforge.cli.view import RoundsTable
 from cudaforge.describe import attempt_output, tried
 from cudaforge.evaluation import Verdict
 from cudaforge.trace import Action, Attempt, Diagnosis
+from cudaforge.words import short_model
 
 ISSUE = Diagnosis(
     critical_issue="the tail is never written", why_it_matters="it stays as it was", minimal_fix_hint="write it"
