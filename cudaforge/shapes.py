@@ -275,6 +275,42 @@ class RunFilter(Shape):
     """Part of the task's name, of a model's name or of the run's id; case does not count."""
 
 
+RunSort = Literal["created", "task", "model", "device", "state", "rounds", "speedup", "compile", "cost", "time"]
+
+
+class RoundPoint(Shape):
+    """A round as a sparkline needs it."""
+
+    round: int
+    verdict: Verdict | None
+    speedup: float | None
+    """Screened, over eager."""
+
+
+class RunGlance(Shape):
+    """What a list draws of a run beside its RunLine."""
+
+    budget_rounds: int
+    points: tuple[RoundPoint, ...]
+    compile: Interval | None
+    """Verified, over torch.compile."""
+    seconds: float
+    """Wall time of its finished stages: what it worked, without the time that it waited for a person."""
+
+
+class RunCounts(Shape):
+    """Over all runs of a home."""
+
+    states: dict[RunState, int]
+    usd_today: float
+    """Known prices of the calls that were started since midnight, UTC."""
+    unpriced_today: int
+
+    def of(self, *states: RunState) -> int:
+        """How many runs are in one of these states."""
+        return sum(self.states.get(state, 0) for state in states)
+
+
 class TaskLine(Shape):
     """A task that a service knows, as a list shows it."""
 

@@ -18,6 +18,7 @@ from cudaforge_api.problems import Problem
 from cudaforge_api.routes import evaluations, runs, system, tasks
 from cudaforge_api.service import Service
 from cudaforge_api.settings import Settings
+from cudaforge_api.viewer import routes as viewer
 
 PREFIX = "/api/v1"
 DESCRIPTION = """Submit PyTorch modules, follow how models write kernels for them, fetch the verified result.
@@ -83,4 +84,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     for router in (system.open_router, system.router, tasks.router, runs.router, evaluations.router):
         app.include_router(router, prefix=PREFIX)
+    app.include_router(viewer.router)
     return app

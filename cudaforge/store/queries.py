@@ -9,21 +9,46 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, and_, case, false, func, or_, select, tuple_
 
 from cudaforge.evaluation import Interval
-from cudaforge.shapes import DeviceLine, EvaluationLine, RunFilter, RunLine, Spent, Summary, TaskLine
+from cudaforge.shapes import (
+    DeviceLine,
+    EvaluationLine,
+    RoundPoint,
+    RunCounts,
+    RunFilter,
+    RunGlance,
+    RunLine,
+    RunSort,
+    Spent,
+    Summary,
+    TaskLine,
+)
 from cudaforge.store.codec import moment, plain
 from cudaforge.store.models import ATTEMPTS, CALLS, EVENTS, JOBS, RESULTS, RUNS, SINGLES, TASKS
-from cudaforge.trace import CallState
+from cudaforge.trace import CallState, RunState
 
 
-def find_runs(connection: Connection, wanted: RunFilter, before: str | None, limit: int) -> list[RunLine]:
-    """Newest first; see SqliteStore.find_runs."""
+def find_runs(
+    connection: Connection,
+    wanted: RunFilter,
+    before: str | None,
+    limit: int,
+    sort: RunSort = "created",
+    ascending: bool = False,
+    skip: int = 0,
+) -> list[RunLine]:
+    """See SqliteStore.find_runs."""
     attempts = select(func.count()).where(ATTEMPTS.c.run_id == RUNS.c.id).scalar_subquery().label("attempts")
     submitter = select(JOBS.c.submitter).where(JOBS.c.id == RUNS.c.id).scalar_subquery()
     query = (
         select(*(column for column in RUNS.c if column.name != "body"), attempts, submitter.label("submitter"))
-        .order_by(RUNS.c.created.desc(), RUNS.c.id.desc())
         .limit(limit)
+        .offset(skip)
     )
+    if sort != "created":
+        by = _sorted_by(sort, attempts)
+        query = query.order_by((by.asc() if ascending else by.desc()).nulls_last())
+    newest = sort != "created" or not ascending  # also where the rest is equal
+    query = query.order_by(*(c.desc() if newest else c.asc() for c in (RUNS.c.created, RUNS.c.id)))
     if wanted.state is not None:
         query = query.where(RUNS.c.state == wanted.state.value)
     if wanted.task is not None:
@@ -45,6 +70,68 @@ def find_runs(connection: Connection, wanted: RunFilter, before: str | None, lim
     rows = connection.execute(query).mappings().all()
     spent = spent_by_run(connection, [row["id"] for row in rows])
     return [_line(row, spent[row["id"]]) for row in rows]
+
+
+def _sorted_by(sort: RunSort, attempts: Any) -> Any:
+    """What a list is ordered by."""
+    usd = select(func.total(CALLS.c.usd)).where(CALLS.c.run_id == RUNS.c.id).scalar_subquery()
+    finished = (EVENTS.c.run_id == RUNS.c.id) & (EVENTS.c.type == "stage_finished")
+    seconds = select(func.total(EVENTS.c.seconds)).where(finished).scalar_subquery()
+    columns = {
+        "task": RUNS.c.task_name,
+        "model": RUNS.c.coder,
+        "device": RUNS.c.device,
+        "state": RUNS.c.state,
+        "rounds": attempts,
+        "speedup": RUNS.c.speedup,
+        "compile": RUNS.c.speedup_compile,
+        "cost": usd,
+        "time": seconds,
+    }
+    return columns[sort]
+
+
+def glances(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunGlance]:
+    """What a list draws of each of these runs. Of a run's body only the budget and the verified interval are read."""
+    compared = func.json_extract(RUNS.c.body, "$.outcome.speedup.compile")
+    rounds = func.json_extract(RUNS.c.body, "$.spec.budget.rounds")
+    heads = connection.execute(select(RUNS.c.id, rounds, compared, RUNS.c.win).where(RUNS.c.id.in_(run_ids)))
+    points: dict[str, list[RoundPoint]] = {run_id: [] for run_id in run_ids}
+    query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.round, ATTEMPTS.c.verdict, ATTEMPTS.c.speedup)
+    for row in connection.execute(query.where(ATTEMPTS.c.run_id.in_(run_ids)).order_by(ATTEMPTS.c.round)):
+        points[row.run_id].append(RoundPoint(round=row.round, verdict=row.verdict, speedup=row.speedup))
+    worked = (
+        select(EVENTS.c.run_id, func.total(EVENTS.c.seconds))
+        .where(EVENTS.c.run_id.in_(run_ids), EVENTS.c.type == "stage_finished")
+        .group_by(EVENTS.c.run_id)
+    )
+    seconds = dict(connection.execute(worked).tuples().all())
+    return {
+        run_id: RunGlance(
+            budget_rounds=budget,
+            points=tuple(points[run_id]),
+            compile=Interval.model_validate_json(interval) if interval and win else None,
+            seconds=seconds.get(run_id, 0.0),
+        )
+        for run_id, budget, interval, win in heads
+    }
+
+
+def counts(connection: Connection, today: str) -> RunCounts:
+    """Runs by state, and what was spent since `today`."""
+    states = connection.execute(select(RUNS.c.state, func.count()).group_by(RUNS.c.state))
+    charged = CALLS.c.state.in_([CallState.DONE.value, CallState.UNCERTAIN.value])
+    unpriced = func.sum(case((and_(charged, CALLS.c.usd.is_(None)), 1), else_=0))
+    spent = connection.execute(select(func.total(CALLS.c.usd), unpriced).where(CALLS.c.started >= today)).one()
+    return RunCounts(
+        states={RunState(state): number for state, number in states}, usd_today=spent[0], unpriced_today=spent[1] or 0
+    )
+
+
+def models(connection: Connection) -> list[str]:
+    """Every Coder and Judge that a run has named, sorted."""
+    query = select(RUNS.c.coder).union(select(RUNS.c.judge))
+    return sorted(connection.execute(query).scalars())
 
 
 def summary(connection: Connection, run_id: str) -> Summary | None:

@@ -18,7 +18,17 @@ from cudaforge.errors import StoreError
 from cudaforge.evaluation import Result
 from cudaforge.jobs import SingleState
 from cudaforge.kernel import Kernel
-from cudaforge.shapes import DeviceLine, EvaluationLine, RunFilter, RunLine, Summary, TaskLine
+from cudaforge.shapes import (
+    DeviceLine,
+    EvaluationLine,
+    RunCounts,
+    RunFilter,
+    RunGlance,
+    RunLine,
+    RunSort,
+    Summary,
+    TaskLine,
+)
 from cudaforge.store import queries
 from cudaforge.store.artefacts import artefact_path, read_artefact, write_artefact
 from cudaforge.store.codec import decode, decode_event, decode_result, moment, stamp
@@ -89,14 +99,38 @@ class SqliteStore:
         return [decode(Run, body, f"Run {run_id}") for run_id, body in self._rows(query)]
 
     def find_runs(
-        self, wanted: RunFilter | None = None, *, before: str | None = None, limit: int = 100
+        self,
+        wanted: RunFilter | None = None,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        sort: RunSort = "created",
+        ascending: bool = False,
+        skip: int = 0,
     ) -> list[RunLine]:
-        """Runs as lists show them, newest first.
+        """Runs as lists show them, newest first or as `sort` says, runs without a value last.
 
         `before` is the id of the last run of the previous page; the next page follows it, whatever was added since.
+        `skip` leaves out so many, in any order.
         """
         with self._database.read() as connection:
-            return queries.find_runs(connection, wanted or RunFilter(), before, limit)
+            return queries.find_runs(connection, wanted or RunFilter(), before, limit, sort, ascending, skip)
+
+    def glances(self, run_ids: Sequence[str]) -> dict[str, RunGlance]:
+        """What a list draws of each of these runs beside its RunLine."""
+        with self._database.read() as connection:
+            return queries.glances(connection, run_ids)
+
+    def run_counts(self) -> RunCounts:
+        """Runs by state, and what was spent today (UTC)."""
+        today = now().replace(hour=0, minute=0, second=0, microsecond=0)
+        with self._database.read() as connection:
+            return queries.counts(connection, stamp(today))
+
+    def models(self) -> list[str]:
+        """Every Coder and Judge that a run has named, sorted."""
+        with self._database.read() as connection:
+            return queries.models(connection)
 
     def summary(self, run_id: str) -> Summary | None:
         """Totals of one run: tokens, price, seconds per stage. All from one snapshot."""
@@ -142,8 +176,11 @@ class SqliteStore:
         body = self._body(CALLS, CALLS.c.key == key)
         return None if body is None else decode(Call, body, f"Call {key}")
 
-    def calls(self, run_id: str) -> list[Call]:
+    def calls(self, run_id: str, attempt_id: str | None = None) -> list[Call]:
+        """Of one round where `attempt_id` names it; prompts are long, so the others are not read then."""
         query = select(CALLS.c.key, CALLS.c.body).where(CALLS.c.run_id == run_id).order_by(CALLS.c.started, CALLS.c.seq)
+        if attempt_id is not None:
+            query = query.where(CALLS.c.attempt_id == attempt_id)
         return [decode(Call, body, f"Call {key}") for key, body in self._rows(query)]
 
     def pending(self, run_id: str | None = None) -> list[Call]:

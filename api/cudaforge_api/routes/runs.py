@@ -266,7 +266,7 @@ def get_round(run_id: RunId, round: Round, service: TheService, _: Reader) -> Re
 def get_calls(run_id: RunId, round: Round, service: TheService, _: Reader) -> Response:
     """The round's questions to Coder and Judge: the exact prompts and replies."""
     attempt = _attempt(service, run_id, round)
-    calls = [call for call in service.record.calls(run_id) if call.attempt_id == attempt.id]
+    calls = service.record.calls(run_id, attempt.id)
     return shaped(CallPage(items=tuple(call_output(call) for call in calls)))
 
 

@@ -1,0 +1,87 @@
+"""Where HTML leaves the service: templates, static files under the hash of their content, and the policy of a page."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi.responses import Response
+
+from cudaforge import __version__, words
+from cudaforge_api.viewer import charts, words_html
+from cudaforge_api.viewer.islands import island
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""CodeMirror and Plot add style elements of their own: they are given the nonce. Scripts come from files alone."""
+
+
+@functools.cache
+def static_files() -> dict[str, bytes]:
+    """Every file that a page may ask for, by its path below static/."""
+    found = sorted(path for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES and path.is_file())
+    return {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in found}
+
+
+@functools.cache
+def static_digest() -> str:
+    """Of all static files together. It stands in their URLs, as a folder, so that modules find one another beside
+    themselves and a browser may keep them for ever."""
+    digest = hashlib.sha256()
+    for name, data in static_files().items():
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()[:16]
+
+
+def asset(name: str) -> str:
+    """URL of a static file."""
+    return f"/static/{static_digest()}/{name}"
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates. Escaping is on for every one of them, and a name that is missing is a mistake of ours."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals.update(version=__version__, asset=asset, island=island, charts=charts)
+    for name in ("microseconds", "times", "interval", "dollars", "count", "size", "one_line", "clean", "short_model"):
+        made.filters[name] = getattr(words, name)
+    made.filters.update(words_html.FILTERS)
+    return made
+
+
+def render(template: str, nonce: str, values: Mapping[str, Any]) -> bytes:
+    """A template as UTF-8. Lone surrogates, which sources and replies may contain, become `?`."""
+    return environment().get_template(template).render(nonce=nonce, **values).encode("utf-8", "replace")
+
+
+def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    """A page of the viewer."""
+    nonce = secrets.token_urlsafe(16)
+    more = {
+        "Content-Security-Policy": POLICY.format(nonce=nonce),
+        "Cache-Control": "no-store",  # pages change, and belong to whom the service knows
+        **(headers or {}),
+    }
+    return Response(render(template, nonce, values), status, more, "text/html; charset=utf-8")
