@@ -36,6 +36,11 @@ export function chart(Plot, label, options, { interactive = false } = {}) {
   const svg = Plot.plot({ className: "cf-plot", ...options });
   // Plot's own style element is against the page's security policy; elements.css has its rules.
   svg.querySelector("style")?.remove();
+  // Plot names its groups for assistive technology, which takes no names of groups without a role: for tests and styles.
+  for (const group of svg.querySelectorAll("g[aria-label]")) {
+    /** @type {SVGGElement} */ (group).dataset.mark = group.getAttribute("aria-label") ?? "";
+    group.removeAttribute("aria-label");
+  }
   svg.setAttribute("role", interactive ? "group" : "img");
   svg.setAttribute("aria-label", label);
   return svg;

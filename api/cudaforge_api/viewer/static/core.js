@@ -153,22 +153,21 @@ const sizes = new ResizeObserver((entries) => {
 });
 
 /**
- * A verdict's shape, as a path to be stroked in a box of 16 by 16, and its colour: the same on every page. Shapes, and
- * not characters, for not every system has a font with an hourglass.
- * @type {Record<string, {shape: string, colour: string}>}
+ * A verdict's shape within 12 by 12, filled or stroked, and its colour: those of the pages (charts.py), without detail.
+ * @type {Record<string, {shape: string, filled: boolean, colour: string}>}
  */
 export const VERDICTS = {
-  PASSED: { shape: "M3 8.5l3.5 3.5L13 4", colour: "var(--ok)" },
-  BUILD_FAILED: { shape: "M4 4l8 8M12 4l-8 8", colour: "var(--bad)" },
-  RUNTIME_ERROR: { shape: "M8 2.5L14 13H2Z", colour: "var(--bad)" },
-  TIMEOUT: { shape: "M4 2.5H12L4 13.5H12Z", colour: "var(--bad)" },
-  INCORRECT: { shape: "M3 6h10M3 10.5h10M10.5 3l-5 10.5", colour: "var(--warn)" },
-  REJECTED: { shape: "M8 2.5a5.5 5.5 0 1 0 .01 0ZM4.2 11.8l7.6-7.6", colour: "var(--bad)" },
-  INFRASTRUCTURE: { shape: "M8 2.5v7M8 12.5v1", colour: "var(--muted)" },
+  PASSED: { shape: "M6 1A5 5 0 1 1 6 11A5 5 0 1 1 6 1", filled: true, colour: "var(--v-passed)" },
+  BUILD_FAILED: { shape: "M2 2 10 10M10 2 2 10", filled: false, colour: "var(--v-build-failed)" },
+  RUNTIME_ERROR: { shape: "M6 .8 11.6 10.8H.4z", filled: true, colour: "var(--v-runtime-error)" },
+  TIMEOUT: { shape: "M1.5 1H10.5L7 6 10.5 11H1.5L5 6z", filled: true, colour: "var(--v-timeout)" },
+  INCORRECT: { shape: "M1.5 4.2H10.5M1.5 7.8H10.5M8.2 1.2 3.8 10.8", filled: false, colour: "var(--v-incorrect)" },
+  REJECTED: { shape: "M6 1.2A4.8 4.8 0 1 1 6 10.8 4.8 4.8 0 1 1 6 1.2M2.7 9.3 9.3 2.7", filled: false, colour: "var(--v-rejected)" },
+  INFRASTRUCTURE: { shape: "M6 .5 11.5 6 6 11.5.5 6z", filled: true, colour: "var(--v-infrastructure)" },
 };
 
-/** A round without a kernel, or one under way. */
-export const NO_VERDICT = { shape: "M8 7.5v1", colour: "var(--muted)" };
+/** A round that came to no kernel, or one under way. */
+export const NO_VERDICT = { shape: "M6 5.5v1", filled: false, colour: "var(--muted)" };
 
 /** `2.31x` @param {number} value */
 export const times = (value) => `${value.toFixed(value < 0.1 ? 3 : 2)}x`;

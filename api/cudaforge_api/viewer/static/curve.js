@@ -71,7 +71,7 @@ export class CurveElement extends ChartIsland {
           Plot.ruleY(references, { y: "at", stroke: "var(--muted)", strokeWidth: 1, strokeDasharray: "4 3" }),
           Plot.line(steps, { x: "n", y: "speedup", curve: "step-after", stroke: "var(--accent)", strokeWidth: 2 }),
           Plot.ruleX(passed, { x: "n", y1: "low", y2: "high", stroke: "var(--text)", strokeWidth: 1.5 }),
-          Plot.dot(passed, { x: "n", y: "speedup", r: narrow ? 3 : 3.5, fill: "var(--ok)", stroke: "var(--panel)" }),
+          Plot.dot(passed, { x: "n", y: "speedup", r: narrow ? 3 : 3.5, fill: VERDICTS.PASSED.colour, stroke: "var(--panel)" }),
         ],
       },
       { interactive: true },
@@ -102,9 +102,10 @@ export class CurveElement extends ChartIsland {
 function rail(svg, failed, y) {
   const size = Math.max(Math.min(11, 1.15 * (scaleX(svg, 1) - scaleX(svg, 0))), 4);
   return failed.map((round) => {
-    const { shape, colour } = VERDICTS[round.verdict ?? ""] ?? NO_VERDICT;
-    const place = `translate(${scaleX(svg, round.n) - size / 2} ${y - size / 2}) scale(${size / 16})`;
-    return draw("path", { d: shape, transform: place, fill: "none", stroke: colour, "stroke-width": 2.2 });
+    const { shape, filled, colour } = VERDICTS[round.verdict ?? ""] ?? NO_VERDICT;
+    const place = `translate(${scaleX(svg, round.n) - size / 2} ${y - size / 2}) scale(${size / 12})`;
+    const paint = filled ? { fill: colour } : { fill: "none", stroke: colour, "stroke-width": 1.8 };
+    return draw("path", { d: shape, transform: place, ...paint });
   });
 }
 

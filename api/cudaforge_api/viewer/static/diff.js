@@ -7,16 +7,19 @@
  */
 
 import { Island, loadCodeMirror, make } from "./core.js";
+import { folding } from "./folds.js";
 import { MARKS, markGutter, markLines } from "./marks.js";
 import { SHEET, highlighting, theme } from "./diff-theme.js";
 
-/** @import { Diff, Mark } from "./types.d.ts" */
+/** @import { Diff } from "./types.d.ts" */
 /** @typedef {import("@codemirror/view").EditorView} EditorView */
 /** @typedef {import("@codemirror/state").Extension} Extension */
+/** @typedef {import("./folds.js").Views} Views */
 
 /** Narrower than this there is no room for two sides. */
 const TWO_SIDES = 700;
-const COLLAPSE = { margin: 3, minSize: 6 };
+const UNFOLD = "show all lines";
+const FOLD = "changes only";
 
 /** @extends {Island<Diff>} */
 export class DiffElement extends Island {
@@ -26,13 +29,17 @@ export class DiffElement extends Island {
   /** @type {import("./core.js").CodeMirrorLibrary} */
   #library = /** @type {any} */ (null);
   #layout = "";
-  #collapsed = true;
+  /** Whether all lines are shown. */
+  #open = false;
+  /** @type {ReturnType<typeof folding>} */
+  #folding = /** @type {any} */ (null);
   /** @type {{destroy(): void} | null} */
   #shown = null;
 
   /** @override */
   async load() {
     this.#library = await loadCodeMirror();
+    this.#folding = folding(this.#library);
   }
 
   /**
@@ -58,22 +65,23 @@ export class DiffElement extends Island {
     sheet.replaceSync(SHEET);
     root.adoptedStyleSheets = [sheet];
     const frame = make("div", { class: "frame" });
-    root.append(frame);
-    const views = this.#layout === "two" ? this.#twoSides(data, frame, root) : this.#oneSide(data, frame, root);
-    if (this.#collapsed) this.#reveal(views, data.marks);
-    box.replaceChildren(this.#bar(data, views, box), host, ...this.#list(data, views));
+    // The search panel stands above both sides: within one it would push that side's lines down.
+    const panels = make("div", { class: "panels" });
+    root.append(panels, frame);
+    const views = this.#layout === "two" ? this.#twoSides(data, frame, root, panels) : this.#oneSide(data, frame, root, panels);
+    this.#folding.apply(views, data.marks, this.#open);
+    box.replaceChildren(this.#bar(data, views), host, ...this.#list(data, views));
   }
 
-  /** @param {Diff} data @param {HTMLElement} parent @param {ShadowRoot} root */
-  #twoSides(data, parent, root) {
+  /** @param {Diff} data @param {HTMLElement} parent @param {ShadowRoot} root @param {HTMLElement} panels */
+  #twoSides(data, parent, root, panels) {
     const { MergeView } = this.#library;
     const view = new MergeView({
       parent,
       root,
-      a: { doc: data.left.text, extensions: this.#extensions(data, "left") },
-      b: { doc: data.right.text, extensions: this.#extensions(data, "right") },
+      a: { doc: data.left.text, extensions: this.#extensions(data, "left", panels) },
+      b: { doc: data.right.text, extensions: this.#extensions(data, "right", panels) },
       gutter: true,
-      ...(this.#collapsed ? { collapseUnchanged: COLLAPSE } : {}),
     });
     this.#shown = view;
     return { left: view.a, right: view.b };
@@ -81,40 +89,34 @@ export class DiffElement extends Island {
 
   /**
    * The new text with what it replaced between its lines; or the one text that there is.
-   * @param {Diff} data @param {HTMLElement} parent @param {ShadowRoot} root
+   * @param {Diff} data @param {HTMLElement} parent @param {ShadowRoot} root @param {HTMLElement} panels
    */
-  #oneSide(data, parent, root) {
+  #oneSide(data, parent, root, panels) {
     const { EditorView, unifiedMergeView } = this.#library;
     const side = data.right.text === "" ? "left" : "right";
     const merge =
       this.#layout === "one"
         ? []
-        : unifiedMergeView({
-            original: data.left.text,
-            mergeControls: false,
-            gutter: true,
-            ...(this.#collapsed ? { collapseUnchanged: COLLAPSE } : {}),
-          });
-    const view = new EditorView({ parent, root, doc: data[side].text, extensions: [this.#extensions(data, side), merge] });
+        : unifiedMergeView({ original: data.left.text, mergeControls: false, gutter: true });
+    const view = new EditorView({ parent, root, doc: data[side].text, extensions: [this.#extensions(data, side, panels), merge] });
     this.#shown = view;
     return { [side]: view };
   }
 
-  /** @param {Diff} data @param {"left" | "right"} side @returns {Extension[]} */
-  #extensions(data, side) {
+  /** @param {Diff} data @param {"left" | "right"} side @param {HTMLElement} panels @returns {Extension[]} */
+  #extensions(data, side, panels) {
     const C = this.#library;
     const marks = data.marks.filter((mark) => mark.side === side);
     return [
       C.lineNumbers(),
+      this.#folding.extension,
       marks.length ? [markGutter(C, marks), markLines(C, marks)] : [],
       data.language === "python" ? C.python() : C.cpp(),
       highlighting(C),
       theme(C),
       C.search({ top: true }),
-      C.keymap.of([
-        ...C.searchKeymap,
-        { key: "F7", run: C.goToNextChunk, shift: C.goToPreviousChunk },
-      ]),
+      C.panels({ topContainer: panels }),
+      C.keymap.of([...C.searchKeymap, { key: "F7", run: C.goToNextChunk, shift: C.goToPreviousChunk }]),
       C.EditorView.lineWrapping,
       this.#layout === "unified" ? C.EditorView.editorAttributes.of({ class: "cf-narrow" }) : [],
       C.EditorState.readOnly.of(true),
@@ -124,52 +126,17 @@ export class DiffElement extends Island {
   }
 
   /**
-   * Opens the collapsed stretches that hold a mark.
-   * @param {Partial<Record<"left" | "right", EditorView>>} views
-   * @param {Mark[]} marks
-   */
-  #reveal(views, marks) {
-    const { getChunks, uncollapseUnchanged } = this.#library;
-    const wanted = new Set();
-    const starts = /** @type {Record<string, number[]>} */ ({});
-    for (const [side, view] of Object.entries(views)) {
-      const { state } = view;
-      const chunks = getChunks(state)?.chunks;
-      if (!chunks) continue;
-      // The same stretches as the library makes (collapseUnchanged): between one chunk and the next.
-      let line = 1;
-      starts[side] = [];
-      for (let i = 0; i <= chunks.length; i++) {
-        const chunk = chunks[i];
-        const [from, to] = side === "left" ? [chunk?.fromA, chunk?.toA] : [chunk?.fromB, chunk?.toB];
-        const first = i ? line + COLLAPSE.margin : 1;
-        const last = chunk ? state.doc.lineAt(from).number - 1 - COLLAPSE.margin : state.doc.lines;
-        if (last - first + 1 >= COLLAPSE.minSize) {
-          starts[side][i] = state.doc.line(first).from;
-          if (marks.some((mark) => mark.side === side && mark.kind !== "remark" && mark.line >= first && mark.line <= last)) wanted.add(i);
-        }
-        if (chunk) line = state.doc.lineAt(Math.min(state.doc.length, to)).number;
-      }
-    }
-    for (const [side, view] of Object.entries(views)) {
-      const effects = [...wanted].flatMap((i) => (starts[side]?.[i] === undefined ? [] : [uncollapseUnchanged.of(starts[side][i])]));
-      if (effects.length) view.dispatch({ effects });
-    }
-  }
-
-  /**
    * Titles, the number of changes, and the buttons.
    * @param {Diff} data
-   * @param {Partial<Record<"left" | "right", EditorView>>} views
-   * @param {HTMLElement} box
+   * @param {Views} views
    */
-  #bar(data, views, box) {
+  #bar(data, views) {
     const C = this.#library;
     const main = views.right ?? views.left;
     const chunks = main ? (C.getChunks(main.state)?.chunks.length ?? 0) : 0;
-    const button = (/** @type {string} */ text, /** @type {() => void} */ action) => {
+    const button = (/** @type {string} */ text, /** @type {(pressed: HTMLElement) => void} */ action) => {
       const made = make("button", { type: "button" }, text);
-      made.addEventListener("click", action);
+      made.addEventListener("click", () => action(made));
       return made;
     };
     const go = (/** @type {import("@codemirror/state").StateCommand} */ command) => () => {
@@ -192,9 +159,10 @@ export class DiffElement extends Island {
       ...(this.#layout === "one"
         ? []
         : [
-            button(this.#collapsed ? "show all lines" : "changes only", () => {
-              this.#collapsed = !this.#collapsed;
-              this.#build(data, box);
+            button(this.#open ? FOLD : UNFOLD, (pressed) => {
+              this.#open = !this.#open;
+              pressed.textContent = this.#open ? FOLD : UNFOLD;
+              this.#folding.apply(views, data.marks, this.#open);
             }),
           ]),
       button("find", () => {
@@ -208,7 +176,7 @@ export class DiffElement extends Island {
   /**
    * All marks as a list: the gutter is for the eye, this is for everybody. An entry leads to its line.
    * @param {Diff} data
-   * @param {Partial<Record<"left" | "right", EditorView>>} views
+   * @param {Views} views
    */
   #list(data, views) {
     const marks = data.marks.filter((mark) => views[mark.side]);
