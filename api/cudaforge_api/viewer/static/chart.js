@@ -51,12 +51,13 @@ export function chart(Plot, label, options, { interactive = false } = {}) {
  * arrows move from mark to mark, and a link is followed with Enter.
  *
  * A mark's title is its first line and what follows; it is the mark's name for a screen reader, too.
- * @param {HTMLElement} box the chart's box; the tip is placed in it
  * @param {Element} svg
+ * @returns {HTMLElement} the chart with its tip
  */
-export function tips(box, svg) {
+export function tips(svg) {
   const tip = make("div", { class: "cf-tip", hidden: true, "aria-hidden": "true" });
-  box.append(tip);
+  // Not the SVG listens: one that listens for focus is a stop of the Tab key in Chromium.
+  const frame = make("div", { class: "cf-chart" }, svg, tip);
   /** @type {SVGElement[]} */
   const marks = [];
   for (const title of svg.querySelectorAll("title")) {
@@ -74,30 +75,30 @@ export function tips(box, svg) {
     tip.replaceChildren(...(mark.dataset.tip ?? "").split("\n").map((line) => make("div", {}, line)));
     tip.hidden = false;
     const at = mark.getBoundingClientRect();
-    const frame = box.getBoundingClientRect();
-    const room = frame.width - tip.offsetWidth;
-    const left = at.left + at.width / 2 - frame.left - tip.offsetWidth / 2;
+    const around = frame.getBoundingClientRect();
+    const room = around.width - tip.offsetWidth;
+    const left = at.left + at.width / 2 - around.left - tip.offsetWidth / 2;
     const anchor = mark.querySelector("[data-anchor]")?.getBoundingClientRect() ?? at;
-    const above = anchor.top - frame.top - tip.offsetHeight - 8;
+    const above = anchor.top - around.top - tip.offsetHeight - 8;
     tip.style.left = `${Math.max(0, Math.min(left, room))}px`;
-    tip.style.top = `${above >= -24 ? above : anchor.bottom - frame.top + 8}px`;
+    tip.style.top = `${above >= -24 ? above : anchor.bottom - around.top + 8}px`;
   };
   const hide = () => (tip.hidden = true);
   const markOf = (/** @type {Event} */ event) =>
     /** @type {SVGElement | null} */ (/** @type {Element} */ (event.target).closest("[data-tip]"));
 
-  svg.addEventListener("pointerover", (event) => {
+  frame.addEventListener("pointerover", (event) => {
     const mark = markOf(event);
     if (mark) show(mark);
     else hide();
   });
-  svg.addEventListener("pointerleave", hide);
-  svg.addEventListener("focusin", (event) => {
+  frame.addEventListener("pointerleave", hide);
+  frame.addEventListener("focusin", (event) => {
     const mark = markOf(event);
     if (mark) show(mark);
   });
-  svg.addEventListener("focusout", hide);
-  svg.addEventListener("keydown", (event) => {
+  frame.addEventListener("focusout", hide);
+  frame.addEventListener("keydown", (event) => {
     const { key } = /** @type {KeyboardEvent} */ (event);
     const mark = markOf(event);
     if (key === "Escape") hide();
@@ -117,6 +118,7 @@ export function tips(box, svg) {
     next.setAttribute("tabindex", "0");
     next.focus();
   });
+  return frame;
 }
 
 /**

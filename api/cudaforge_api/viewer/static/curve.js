@@ -67,7 +67,7 @@ export class CurveElement extends ChartIsland {
         marks: [
           Plot.gridY(ticks(floor, top, 5), { stroke: "var(--line)", strokeOpacity: 1 }),
           Plot.axisY(ticks(floor, top, 5), { tickSize: 0, label: null, tickFormat: (/** @type {number} */ v) => `${v}x` }),
-          Plot.axisX(roundTicks(last, width), { tickSize: 3, label: null, dy: RAIL, className: "cf-axis-x" }),
+          Plot.axisX(roundTicks(last, width), { tickSize: 3, label: null, dy: RAIL, tickFormat: String }),
           Plot.ruleY(references, { y: "at", stroke: "var(--muted)", strokeWidth: 1, strokeDasharray: "4 3" }),
           Plot.line(steps, { x: "n", y: "speedup", curve: "step-after", stroke: "var(--accent)", strokeWidth: 2 }),
           Plot.ruleX(passed, { x: "n", y1: "low", y2: "high", stroke: "var(--text)", strokeWidth: 1.5 }),
@@ -88,8 +88,7 @@ export class CurveElement extends ChartIsland {
     svg.append(...rail(svg, failed, bottom + 14));
     if (data.verified && data.verified.n !== null) svg.append(...winner(svg, data.verified, y(data.verified.speedup)));
     columns(svg, data.rounds, y, bottom);
-    box.replaceChildren(svg);
-    tips(box, svg);
+    box.replaceChildren(tips(svg));
   }
 }
 

@@ -91,8 +91,7 @@ export class TimelineElement extends ChartIsland {
     const x = (/** @type {number} */ at) => marginLeft + at * second;
     svg.prepend(...cuts(clock, x, bottom, narrow));
     svg.append(...axis(clock, x, bottom, width), ...rounds(spans, clock, x));
-    box.replaceChildren(svg);
-    tips(box, svg);
+    box.replaceChildren(tips(svg));
   }
 }
 
