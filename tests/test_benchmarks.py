@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,6 +52,16 @@ def test_runs_in_flight_share_one_evaluator(tmp_path: Path) -> None:
         assert 0 <= level["idle"] + level["others"] <= 1
         assert not any(answer["stages_s"]["build"] == 0 for answer in level["answers"])
     assert "runs in flight" in text
+
+
+def test_the_viewers_paints_are_measured_in_the_browser(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None and os.environ.get("CI") != "true":
+        pytest.skip("chromium is not here: apt-get install chromium")
+    found, text = run("viewer.py", "--quick", out=tmp_path, device="")
+    for page in found["pages"]:
+        assert 0 < page["first_byte_ms"] < page["painted_ms"] and page["requests"] > 1
+        assert len(page["loads"]) == found["settings"]["loads"]
+    assert "run of 20 rounds" in text and found["machine"]["versions"]["chromium"] in text
 
 
 def test_the_service_delivers_all_and_loses_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -143,6 +144,28 @@ def start(recorded: Path, tmp_path: Path) -> Iterator[Callable[..., Site]]:
 def own(start: Callable[..., Site]) -> Site:
     """A server over a copy of the recorded runs that the test may change."""
     return start()
+
+
+def becomes_true(page: Page, condition: str, seconds: float = 10.0) -> None:
+    """Waits for an expression of JavaScript. Playwright's own way is an eval(), which the pages' policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"it did not become true: {condition}"
+        page.wait_for_timeout(30)
+
+
+ISLANDS = "cf-curve, cf-timeline, cf-diff, cf-errors, cf-stalls, cf-light, cf-roofline, cf-strip"
+
+
+def all_drawn(page: Page) -> None:
+    """Waits until every chart and diff that is in view or near it is drawn."""
+    becomes_true(
+        page,
+        f"""[...document.querySelectorAll('{ISLANDS}')]
+        .filter(e => e.checkVisibility() && e.getBoundingClientRect().top < innerHeight + 200)
+        .every(e => 'drawn' in e.dataset)""",
+    )
+    assert page.locator("[data-drawn=failed]").count() == 0
 
 
 # -- pages that are watched ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from support.recorded_home import PASSED, Copy
-from viewer.conftest import Site
+from viewer.conftest import Site, Watched, all_drawn
 
 from cudaforge.evaluation import Build, Correctness, Diagnostic, Evaluation, OutputError, Verdict
 from cudaforge.kernel import Kernel
@@ -167,10 +167,7 @@ def test_an_attack_is_shown_as_text_and_does_not_run(opened: Open, poisoned: Sit
     for details in page.locator("details:not([open]) > summary").all():
         if details.is_visible():
             details.click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('cf-curve, cf-diff, cf-errors, cf-stalls')].filter(e => e.checkVisibility())"
-        ".every(e => 'drawn' in e.dataset || e.getBoundingClientRect().top > innerHeight + 400)"
-    )
+    all_drawn(page)
     assert page.evaluate("window.canary") is None
     assert page.locator("[onerror], [onload], img[src=x]").count() == 0
     assert page.locator("script:not([src]):not([type='application/json'])").count() == 0
@@ -195,7 +192,7 @@ def test_an_attack_in_an_event_does_not_run(opened: Open, poisoned: Site) -> Non
     assert page.evaluate("window.canary") is None
 
 
-def test_scripts_that_the_page_does_not_bring_are_refused(opened: Open, looked_at: Site, watched: Any) -> None:
+def test_scripts_that_the_page_does_not_bring_are_refused(opened: Open, looked_at: Site, watched: Watched) -> None:
     """Even were something to slip through the escaping, the policy stops it."""
     watched.allowed += ["Content Security Policy", "violates"]
     page = opened(looked_at.url)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.recorded_home import GPU, NO_WIN, PASSED, WAITING
-from viewer.conftest import Site
+from viewer.conftest import Site, all_drawn, becomes_true
 
 Open = Callable[..., Page]
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -35,17 +35,6 @@ def address(site: Site, name: str) -> str:
     return (site.run(task) if task else site.url) + rest
 
 
-def settled(page: Page) -> None:
-    """Waits until all that is in view is drawn."""
-    page.wait_for_function(
-        """[...document.querySelectorAll(
-          'cf-curve, cf-timeline, cf-diff, cf-errors, cf-stalls, cf-light, cf-roofline, cf-strip')]
-        .filter(e => e.checkVisibility() && e.getBoundingClientRect().top < innerHeight + 200)
-        .every(e => 'drawn' in e.dataset)"""
-    )
-    assert page.locator("[data-drawn=failed]").count() == 0
-
-
 @every_page
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_finding_of_axe(browser: Browser, watched: Any, looked_at: Site, name: str, scheme: Any) -> None:
@@ -54,7 +43,7 @@ def test_no_serious_finding_of_axe(browser: Browser, watched: Any, looked_at: Si
     watched.watch(context)
     page = context.new_page()
     page.goto(address(looked_at, name))
-    settled(page)
+    all_drawn(page)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     context.close()
     serious = [
@@ -70,7 +59,7 @@ def test_no_serious_finding_of_axe(browser: Browser, watched: Any, looked_at: Si
 @every_page
 def test_a_phone_scrolls_in_one_direction_only(opened: Open, looked_at: Site, name: str) -> None:
     page = opened(address(looked_at, name), viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
-    settled(page)
+    all_drawn(page)
     wide = page.evaluate("document.documentElement.scrollWidth")
     widest = page.evaluate(
         """[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
@@ -113,7 +102,7 @@ def test_it_has_one_heading_a_title_and_a_skip_link(opened: Open, looked_at: Sit
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_attribute("href", "#main")
     page.keyboard.press("Enter")
-    expect(page.locator("#main")).to_be_focused()
+    becomes_true(page, "document.activeElement.id === 'main'")
 
 
 def test_from_the_list_to_a_line_of_code_and_back_with_the_keyboard_alone(opened: Open, looked_at: Site) -> None:
@@ -131,7 +120,7 @@ def test_from_the_list_to_a_line_of_code_and_back_with_the_keyboard_alone(opened
     tab_to(f"a[href='/runs/{looked_at.runs[GPU]}']")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("/runs/r"))
-    settled(page)
+    all_drawn(page)
     tab_to("a.cf-column")
     page.keyboard.press("ArrowRight")
     expect(page.locator(".cf-tip")).to_contain_text("round 1")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 from support.recorded_home import WAITING
-from viewer.conftest import Site, Watched
+from viewer.conftest import Site, Watched, becomes_true
 
 from cudaforge.trace import CallState, RunState
 
@@ -38,7 +38,7 @@ def test_the_prompt_can_be_copied(opened: Open, looked_at: Site) -> None:
     (call,) = looked_at.store.pending()
     page = opened(looked_at.run(WAITING), permissions=["clipboard-read", "clipboard-write"])
     page.locator("cf-copy button").first.click()
-    page.wait_for_function("async () => (await navigator.clipboard.readText()).length > 100")
+    becomes_true(page, "navigator.clipboard.readText().then(text => text.length > 100)")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert call.messages[-1].content.strip() in copied
 

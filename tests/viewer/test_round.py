@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 from support.recorded_home import GPU, NO_WIN, PASSED, WAITING
-from viewer.conftest import Site
+from viewer.conftest import Site, Watched
 
 from cudaforge.evaluation import Evaluation
 from cudaforge.kernel import Kernel
@@ -116,7 +116,7 @@ def test_the_map_shows_where_outputs_differ(opened: Open, looked_at: Site) -> No
     expect(island).to_contain_text(error.pattern)
     svg = island.locator("svg")
     expect(svg).to_be_visible()
-    crosses = svg.locator("g[aria-label=dot] path, g[aria-label=dot] circle")
+    crosses = svg.locator("g[data-mark=dot] path, g[data-mark=dot] circle")
     expect(crosses).to_have_count(len(error.first))
     expect(island).to_contain_text(f"[{', '.join(map(str, error.first[0][0]))}]")
 
@@ -132,14 +132,14 @@ def test_what_the_warps_waited_for_is_drawn_beside_the_parent(opened: Open, look
     for name, share in sorted(launch.stalls.items(), key=lambda item: -item[1])[:3]:
         assert re.search(rf"{name.replace('_', '.')} {100 * share:.0f} %", text), (name, share, text)
     assert "parent" in text
-    bars = svg.locator("g[aria-label=rect] rect").evaluate_all("all => all.map(r => r.getBoundingClientRect().width)")
+    bars = svg.locator("g[data-mark=rect] rect").evaluate_all("all => all.map(r => r.getBoundingClientRect().width)")
     assert bars == sorted(bars, reverse=True) and bars[0] > 3 * bars[-1] > 0
 
 
 def test_the_roofline_has_this_round_and_its_parent_below_their_roof(opened: Open, looked_at: Site) -> None:
     page = opened(tab(looked_at, GPU, 6, "profile"))
     svg = page.locator("cf-roofline[data-drawn] svg")
-    dots = svg.locator("g[aria-label=dot] circle")
+    dots = svg.locator("g[data-mark=dot] circle")
     expect(dots).to_have_count(2)
     roofline = profile(looked_at, attempt(looked_at, GPU, 6)).roofline
     assert roofline is not None and roofline.achieved_flops_per_s is not None
@@ -185,7 +185,7 @@ def test_every_sample_of_kernel_and_baseline_is_drawn(opened: Open, looked_at: S
     label = svg.get_attribute("aria-label") or ""
     for each in samples:
         assert f"{len(each.samples_us)} samples" in label
-    lines = svg.locator("g[aria-label=rule]").first.locator("line")
+    lines = svg.locator("g[data-mark=rule]").first.locator("line")
     expect(lines).to_have_count(sum(len(each.samples_us) for each in samples))
     expect(svg).to_contain_text(re.compile(r"\d+\.\d+ µs"))
     expect(page.get_by_role("main")).to_contain_text(timing.kernel.clock)
@@ -255,8 +255,8 @@ def test_what_a_round_does_not_have_says_why(opened: Open, looked_at: Site) -> N
     )
 
 
-def test_a_round_that_is_not_there_is_a_page_that_says_so(opened: Open, looked_at: Site, watched: object) -> None:
-    watched.allowed.append("404")  # type: ignore[attr-defined]
+def test_a_round_that_is_not_there_is_a_page_that_says_so(opened: Open, looked_at: Site, watched: Watched) -> None:
+    watched.allowed.append("404")
     for address in (looked_at.run(GPU, "rounds", 99), f"{looked_at.url}/runs/r0000000000", f"{looked_at.url}/nowhere"):
         page = opened(address)
         expect(page.locator("body")).to_contain_text(re.compile("no (such )?(round|run|page)|There is no", re.I))

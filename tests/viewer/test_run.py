@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 from support.recorded_home import GPU, NO_WIN, PASSED, WAITING, Copy
-from viewer.conftest import LONG, Site
+from viewer.conftest import LONG, Site, becomes_true
 
 from cudaforge.evaluation import Baseline, Verification
 from cudaforge.trace import Plan, Run
@@ -152,5 +152,5 @@ def test_the_charts_fit_when_the_window_changes(opened: Open, looked_at: Site) -
     svg = page.locator("cf-curve[data-drawn] svg")
     expect(svg).to_be_visible()
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.querySelector('cf-curve svg').getBoundingClientRect().width <= 390")
+    becomes_true(page, "document.querySelector('cf-curve svg').getBoundingClientRect().width <= 390")
     expect(svg.locator("a.cf-column")).to_have_count(7)
