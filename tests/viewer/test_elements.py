@@ -189,6 +189,15 @@ def test_data_that_cannot_be_read_leave_the_servers_words(bench: Bench) -> None:
     assert len(bench.errors) == 1 and "JSON" in bench.errors.pop()
 
 
+def test_a_library_that_cannot_be_loaded_leaves_the_servers_words(bench: Bench) -> None:
+    bench.page.route("**/vendor/plot.js", lambda route: route.abort())
+    page = bench.show(island("cf-curve", curve(1.5)))
+    expect(page.locator("cf-curve[data-drawn=failed]")).to_contain_text("could not be drawn")
+    expect(page.get_by_text("in words")).to_be_visible()
+    assert bench.errors
+    bench.errors.clear()
+
+
 # -- diff ----------------------------------------------------------------------------------------------------------
 
 LINES = [f"float v{n} = in[{n}];" for n in range(120)]

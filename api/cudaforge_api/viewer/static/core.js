@@ -88,10 +88,10 @@ export class Island extends HTMLElement {
         this.querySelector(':scope > script[type="application/json"]') ??
         (this.previousElementSibling?.matches('script[type="application/json"]') ? this.previousElementSibling : null);
       this.#data = JSON.parse(script?.textContent ?? "");
+      await this.load();
       const fallback = [...this.childNodes].filter((node) => node !== script);
       const name = /** @type {typeof Island} */ (this.constructor).fallback;
       const details = make("details", { class: "cf-fallback" }, make("summary", {}, name), ...fallback);
-      await this.load();
       this.append(this.#box, details);
       this.#redraw();
       this.dataset.drawn = "";
