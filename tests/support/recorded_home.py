@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from cudaforge.store.codec import stamp
 from cudaforge.store.sqlite import SqliteStore
-from cudaforge.trace import Attempt, AttemptFinished, Run, RunState, StageFinished, StageStarted, StoredEvent
+from cudaforge.trace import Attempt, AttemptFinished, Run, RunState, StageFinished, StageStarted, StoredEvent, now
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -25,6 +25,7 @@ SPEAK_OF_A_RUN = ("id", "run_id", "key", "attempt_id", "best", "waiting_for")
 COPIED = {
     "runs": "json_set(body, '$.created', :created, '$.updated', :created)",
     "attempts": "body",
+    "events": "body",
     # Lists add up the columns of calls and never read their text, which is most of a home.
     "calls": "json_remove(json_set(body, '$.messages', json('[]')), '$.reply')",
 }
@@ -55,16 +56,14 @@ class Copy:
         self.store, self.source, self.id = store, source, run_id
         original = store.run(source)
         assert original is not None
-        self.original, self.created = original, changes.pop("created", original.created)
+        self.original, created = original, changes.pop("created", now())
         self.attempts = store.attempts(source)
         self.events = _all_events(store, source)
         self.results, self.calls = store.results(source), store.calls(source)
         run = renamed(original, source, run_id, state=RunState.RUNNING, outcome=None, waiting_for="")
         budget = run.spec.budget.model_copy(update={"rounds": rounds})
         spec = run.spec.model_copy(update={"budget": budget, **changes.pop("spec", {})})
-        self.run: Run = run.model_copy(
-            update={"spec": spec, "created": self.created, "updated": self.created, **changes}
-        )
+        self.run: Run = run.model_copy(update={"spec": spec, "created": created, "updated": created, **changes})
         store.create_run(self.run)
         for key, result in self.results.items():
             if key.startswith(f"{source}/"):  # the baseline
@@ -85,7 +84,9 @@ class Copy:
         parent = {base: f"{self.id}.{number - 1}"} if base and of != number else {}
         attempt = renamed(self.attempts[of], old, new, round=number, run_id=self.id)
         based = parent.get(base) or (base.replace(self.source, self.id) if base else None)
-        attempt = attempt.model_copy(update={"base": based})
+        later = self.run.created - self.original.created
+        times = {"started": attempt.started + later, "finished": attempt.finished and attempt.finished + later}
+        attempt = attempt.model_copy(update={"base": based, **times})
         for key, result in self.results.items():
             if key.startswith(f"{old}/") and "/verify/" not in key:
                 self.store.save_result(self.id, key.replace(old, new), result)
@@ -118,7 +119,17 @@ def many_rounds(store: SqliteStore, source: str, run_id: str, rounds: int) -> st
     for number in range(rounds):
         copy.add(number, number if number < len(copy.attempts) else passed[number % len(passed)])
     copy.finish()
+    _as_if_it_had_taken_its_time(store, copy.run)
     return run_id
+
+
+def _as_if_it_had_taken_its_time(store: SqliteStore, run: Run) -> None:
+    """Sets the events of a run apart by the seconds that its stages took."""
+    at = run.created
+    with store._database.write() as connection:
+        for stored in _all_events(store, run.id):
+            at += timedelta(seconds=stored.event.seconds if isinstance(stored.event, StageFinished) else 0)
+            connection.execute(text("UPDATE events SET at = :at WHERE id = :id"), {"at": stamp(at), "id": stored.id})
 
 
 def many_runs(store: SqliteStore, runs: int) -> None:
@@ -132,7 +143,8 @@ def many_runs(store: SqliteStore, runs: int) -> None:
 
 def _copy_rows(connection: Connection, old: str, new: str, created: datetime) -> None:
     for table, body in COPIED.items():
-        columns = [row[1] for row in connection.execute(text(f"PRAGMA table_info({table})")) if row[1] != "seq"]
+        counted = "seq" if table == "calls" else "id" if table == "events" else ""
+        columns = [row[1] for row in connection.execute(text(f"PRAGMA table_info({table})")) if row[1] != counted]
         of = "id" if table == "runs" else "run_id"
         values = {column: f"replace({column}, :old, :new)" for column in columns if column in SPEAK_OF_A_RUN}
         values["body"] = f"replace({body}, :old, :new)"
