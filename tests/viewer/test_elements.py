@@ -298,6 +298,19 @@ def test_what_somebody_writes_is_not_taken_away(bench: Bench) -> None:
     expect(page.locator("p")).to_have_text("two")
 
 
+def test_what_somebody_ticked_stays_ticked(bench: Bench) -> None:
+    def body(text: str) -> str:
+        rows = "".join(f'<tr><td><input type="checkbox" name="run" value="{n}">{text} {n}</td></tr>' for n in (1, 2))
+        return f'<table><tbody data-live="rows">{rows}</tbody></table>'
+
+    page = bench.show(body("one"))
+    page.get_by_role("checkbox").nth(1).check()
+    assert bench.refresh(body("two"))
+    expect(page.locator("tr").nth(1)).to_have_text("two 2")
+    expect(page.get_by_role("checkbox").nth(0)).not_to_be_checked()
+    expect(page.get_by_role("checkbox").nth(1)).to_be_checked()
+
+
 def test_what_somebody_opened_stays_open(bench: Bench) -> None:
     def body(text: str) -> str:
         return f'<section data-live="part"><details><summary>{text}</summary>more</details></section>'

@@ -93,22 +93,31 @@ function swapPart(part, newer) {
 /** @param {Node} node */
 function isBeingFilledIn(node) {
   if (!(node instanceof Element)) return false;
-  const fields = /** @type {NodeListOf<HTMLInputElement | HTMLTextAreaElement>} */ (node.querySelectorAll("textarea, input:not([type=hidden])"));
+  const fields = /** @type {NodeListOf<HTMLInputElement | HTMLTextAreaElement>} */ (
+    node.querySelectorAll("textarea, input:not([type=hidden], [type=checkbox], [type=radio])")
+  );
   return [...fields].some((field) => field.value !== field.defaultValue);
 }
 
 /**
- * Notes what a reader has done in a part: focus, opened details, scroll. Returns what puts it back.
+ * Notes what a reader has done in a part: focus, ticks, opened details, scroll. Returns what puts it back.
  * @param {Element} part
  */
 function state(part) {
   const focus = part.contains(document.activeElement) && document.activeElement !== part ? path(part, document.activeElement) : null;
   const focusKey = focus && keyOf(/** @type {Element} */ (document.activeElement));
+  const ticked = [...part.querySelectorAll("input")]
+    .filter((each) => each.checked !== each.defaultChecked)
+    .map((each) => ({ selector: `input[name="${CSS.escape(each.name)}"][value="${CSS.escape(each.value)}"]`, checked: each.checked }));
   const open = [...part.querySelectorAll("details")].map((each) => ({ at: path(part, each), open: each.open }));
   const scrolled = [...part.querySelectorAll("*")]
     .filter((each) => each.scrollTop || each.scrollLeft)
     .map((each) => ({ at: path(part, each), top: each.scrollTop, left: each.scrollLeft }));
   return () => {
+    for (const each of ticked) {
+      const input = part.querySelector(each.selector);
+      if (input instanceof HTMLInputElement) input.checked = each.checked;
+    }
     for (const each of open) {
       const element = follow(part, each.at);
       if (element instanceof HTMLDetailsElement) element.open = each.open;
