@@ -71,19 +71,28 @@ async function outputs() {
   const packages = await Promise.all(packagesOf([...plot.inputs, ...codemirror.inputs]).map(licence));
   const versions = (/** @type {string[]} */ inputs) =>
     packagesOf(inputs).map((name) => `${name} ${packages.find((each) => each.name === name)?.version}`);
-  const head = (/** @type {string[]} */ inputs) => `/* Built by \`make vendor\` from ${versions(inputs).join(", ")}. Licences: LICENSES.txt */\n`;
+  const head = (/** @type {string[]} */ inputs) =>
+    `/* Built by \`make vendor\` from ${versions(inputs).join(", ")}. Licences: LICENSES.txt */\n`;
   /** @type {Record<string, string>} */
   const files = {
     "plot.js": head(plot.inputs) + plot.text,
     "codemirror.js": head(codemirror.inputs) + codemirror.text,
-    "elements.js": "/* Built by `make vendor` from ../viewer.js and what it imports, for the single-file export. */\n" + exported,
+    "elements.js":
+      "/* Built by `make vendor` from ../viewer.js and what it imports, for the single-file export. */\n" + exported,
     "versions.json":
-      JSON.stringify(Object.fromEntries(packages.map(({ name, version, licence }) => [name, { version, licence }])), null, 2) + "\n",
+      JSON.stringify(
+        Object.fromEntries(packages.map(({ name, version, licence }) => [name, { version, licence }])),
+        null,
+        2,
+      ) + "\n",
     "LICENSES.txt":
       "The libraries in this folder contain code of these packages.\n" +
-      packages.map((each) => `\n${"-".repeat(80)}\n${each.name} ${each.version} (${each.licence})\n\n${each.text}\n`).join(""),
+      packages
+        .map((each) => `\n${"-".repeat(80)}\n${each.name} ${each.version} (${each.licence})\n\n${each.text}\n`)
+        .join(""),
   };
-  for (const name of ["plot", "codemirror"]) files[`${name}.d.ts`] = `export * from "../../../../web/libraries/${name}.js";\n`;
+  for (const name of ["plot", "codemirror"])
+    files[`${name}.d.ts`] = `export * from "../../../../web/libraries/${name}.js";\n`;
   for (const [name, text] of Object.entries(files)) {
     // An exported page has these texts between script tags, which this would end or turn inside out.
     if (name.endsWith(".js") && /<\/script|<!--/i.test(text)) throw new Error(`${name} cannot stand in a page`);

@@ -34,11 +34,26 @@ function barChart(Plot, label, bars, width, { full, colour = () => "var(--accent
     y: { domain: [0, bars.length], reverse: true, axis: null },
     marks: [
       // The whole that a bar is a part of.
-      full ? Plot.rectX(bars, { x1: 0, x2: 100, y1: (_, i) => i + 0.2, y2: (_, i) => i + 0.8, fill: "var(--line)", fillOpacity: 0.5 }) : null,
+      full
+        ? Plot.rectX(bars, {
+            x1: 0,
+            x2: 100,
+            y1: (_, i) => i + 0.2,
+            y2: (_, i) => i + 0.8,
+            fill: "var(--line)",
+            fillOpacity: 0.5,
+          })
+        : null,
       Plot.rectX(bars, { x1: 0, x2: "value", y1: (_, i) => i + 0.2, y2: (_, i) => i + 0.8, fill: colour }),
       Plot.ruleX(
         bars.map((bar, row) => ({ ...bar, row })).filter((bar) => bar.parent !== null),
-        { x: "parent", y1: (bar) => bar.row + 0.08, y2: (bar) => bar.row + 0.92, stroke: "var(--text)", strokeWidth: 2 },
+        {
+          x: "parent",
+          y1: (bar) => bar.row + 0.08,
+          y2: (bar) => bar.row + 0.92,
+          stroke: "var(--text)",
+          strokeWidth: 2,
+        },
       ),
       Plot.text(bars, {
         x: 0,
@@ -76,12 +91,17 @@ function change(points) {
 
 /** What the marks mean, under a chart that compares. @param {boolean} compares */
 const legend = (compares) =>
-  compares ? make("p", { class: "cf-legend" }, make("span", { class: "cf-tick" }), "the parent; change in points") : null;
+  compares
+    ? make("p", { class: "cf-legend" }, make("span", { class: "cf-tick" }), "the parent; change in points")
+    : null;
 
 /** @param {Bar[]} bars */
 const spoken = (bars) =>
   bars
-    .map((bar) => `${bar.name} ${percent(bar.value / 100)}${bar.parent === null ? "" : `, parent ${percent(bar.parent / 100)}`}`)
+    .map(
+      (bar) =>
+        `${bar.name} ${percent(bar.value / 100)}${bar.parent === null ? "" : `, parent ${percent(bar.parent / 100)}`}`,
+    )
     .join("; ");
 
 /** @extends {ChartIsland<Light>} */

@@ -36,7 +36,8 @@ export function chart(Plot, label, options, { interactive = false } = {}) {
   const svg = Plot.plot({ className: "cf-plot", ...options });
   // Plot's own style element is against the page's security policy; elements.css has its rules.
   svg.querySelector("style")?.remove();
-  // Plot names its groups for assistive technology, which takes no names of groups without a role: for tests and styles.
+  // Plot names its groups for assistive technology, which takes no names of groups without a
+  // role; tests and styles can use them.
   for (const group of svg.querySelectorAll("g[aria-label]")) {
     /** @type {SVGGElement} */ (group).dataset.mark = group.getAttribute("aria-label") ?? "";
     group.removeAttribute("aria-label");
@@ -152,6 +153,7 @@ export function ticks(low, high, most) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++)
+    found.push(Number((i * step).toPrecision(12)));
   return found;
 }

@@ -10,7 +10,8 @@
 
 // An exported page carries the libraries as inline modules, which register themselves here and cannot be imported.
 const inline = () =>
-  /** @type {{cudaforgeLibraries?: {plot?: PlotLibrary, codemirror?: CodeMirrorLibrary}}} */ (globalThis).cudaforgeLibraries;
+  /** @type {{cudaforgeLibraries?: {plot?: PlotLibrary, codemirror?: CodeMirrorLibrary}}} */ (globalThis)
+    .cudaforgeLibraries;
 
 /** @returns {Promise<PlotLibrary>} */
 export const loadPlot = async () => inline()?.plot ?? import("./vendor/plot.js");
@@ -162,7 +163,11 @@ export const VERDICTS = {
   RUNTIME_ERROR: { shape: "M6 .8 11.6 10.8H.4z", filled: true, colour: "var(--v-runtime-error)" },
   TIMEOUT: { shape: "M1.5 1H10.5L7 6 10.5 11H1.5L5 6z", filled: true, colour: "var(--v-timeout)" },
   INCORRECT: { shape: "M1.5 4.2H10.5M1.5 7.8H10.5M8.2 1.2 3.8 10.8", filled: false, colour: "var(--v-incorrect)" },
-  REJECTED: { shape: "M6 1.2A4.8 4.8 0 1 1 6 10.8 4.8 4.8 0 1 1 6 1.2M2.7 9.3 9.3 2.7", filled: false, colour: "var(--v-rejected)" },
+  REJECTED: {
+    shape: "M6 1.2A4.8 4.8 0 1 1 6 10.8 4.8 4.8 0 1 1 6 1.2M2.7 9.3 9.3 2.7",
+    filled: false,
+    colour: "var(--v-rejected)",
+  },
   INFRASTRUCTURE: { shape: "M6 .5 11.5 6 6 11.5.5 6z", filled: true, colour: "var(--v-infrastructure)" },
 };
 

@@ -42,13 +42,24 @@ export class CurveElement extends ChartIsland {
       { at: 1, text: narrow ? "eager" : "eager  1x", colour: "var(--muted)" },
       ...(data.compile === null
         ? []
-        : [{ at: data.compile, text: narrow ? "compile" : `torch.compile  ${times(data.compile)}`, colour: "var(--muted)" }]),
+        : [
+            {
+              at: data.compile,
+              text: narrow ? "compile" : `torch.compile  ${times(data.compile)}`,
+              colour: "var(--muted)",
+            },
+          ]),
       ...(lightFits && data.light !== null
         ? [{ at: data.light, text: narrow ? "light" : `speed of light  ${times(data.light)}`, colour: "var(--muted)" }]
         : []),
     ];
     const y = (/** @type {number} */ value) => bottom - ((value - floor) / (top - floor)) * (bottom - TOP);
-    const labels = spread(references.map((each) => ({ ...each, at: y(each.at), speedup: each.at })), 13, TOP, bottom);
+    const labels = spread(
+      references.map((each) => ({ ...each, at: y(each.at), speedup: each.at })),
+      13,
+      TOP,
+      bottom,
+    );
 
     // The last step reaches to the end of the axis, half a round beyond the last.
     const steps = [...data.best, ...data.best.slice(-1).map(({ speedup }) => ({ n: last + 0.5, speedup }))];
@@ -66,19 +77,33 @@ export class CurveElement extends ChartIsland {
         y: { domain: [floor, top] },
         marks: [
           Plot.gridY(ticks(floor, top, 5), { stroke: "var(--line)", strokeOpacity: 1 }),
-          Plot.axisY(ticks(floor, top, 5), { tickSize: 0, label: null, tickFormat: (/** @type {number} */ v) => `${v}x` }),
+          Plot.axisY(ticks(floor, top, 5), {
+            tickSize: 0,
+            label: null,
+            tickFormat: (/** @type {number} */ v) => `${v}x`,
+          }),
           Plot.axisX(roundTicks(last, width), { tickSize: 3, label: null, dy: RAIL, tickFormat: String }),
           Plot.ruleY(references, { y: "at", stroke: "var(--muted)", strokeWidth: 1, strokeDasharray: "4 3" }),
           Plot.line(steps, { x: "n", y: "speedup", curve: "step-after", stroke: "var(--accent)", strokeWidth: 2 }),
           Plot.ruleX(passed, { x: "n", y1: "low", y2: "high", stroke: "var(--text)", strokeWidth: 1.5 }),
-          Plot.dot(passed, { x: "n", y: "speedup", r: narrow ? 3 : 3.5, fill: VERDICTS.PASSED.colour, stroke: "var(--panel)" }),
+          Plot.dot(passed, {
+            x: "n",
+            y: "speedup",
+            r: narrow ? 3 : 3.5,
+            fill: VERDICTS.PASSED.colour,
+            stroke: "var(--panel)",
+          }),
         ],
       },
       { interactive: true },
     );
     svg.append(
       ...labels.map((label) =>
-        draw("text", { x: width - marginRight + 6, y: label.place, dy: "0.32em", fill: label.colour, "text-anchor": "start" }, label.text),
+        draw(
+          "text",
+          { x: width - marginRight + 6, y: label.place, dy: "0.32em", fill: label.colour, "text-anchor": "start" },
+          label.text,
+        ),
       ),
     );
     if (data.light !== null && !lightFits) {
@@ -122,7 +147,18 @@ function winner(svg, verified, y) {
   const at = { x: end ? x + 6 : x - 6, y: below ? y + 20 : y - 12, "text-anchor": end ? "end" : "start" };
   return [
     draw("circle", { cx: x, cy: y, r: 7, fill: "none", stroke: "var(--accent)", "stroke-width": 1.5 }),
-    draw("text", { ...at, fill: "var(--text)", "font-weight": 600, stroke: "var(--panel)", "stroke-width": 3, "paint-order": "stroke" }, text),
+    draw(
+      "text",
+      {
+        ...at,
+        fill: "var(--text)",
+        "font-weight": 600,
+        stroke: "var(--panel)",
+        "stroke-width": 3,
+        "paint-order": "stroke",
+      },
+      text,
+    ),
   ];
 }
 
@@ -140,10 +176,8 @@ function columns(svg, rounds, y, bottom) {
   for (const round of rounds) {
     const [from, to] = [scaleX(svg, round.n - 0.5), scaleX(svg, round.n + 0.5)];
     const verdict = round.verdict ?? "no kernel";
-    const speed =
-      round.speedup === null
-        ? ""
-        : ` ${times(round.speedup)}${round.low === null || round.high === null ? "" : ` ${bracket(round.low, round.high)}`}`;
+    const interval = round.low === null || round.high === null ? "" : ` ${bracket(round.low, round.high)}`;
+    const speed = round.speedup === null ? "" : ` ${times(round.speedup)}${interval}`;
     const at = round.speedup === null ? bottom + 14 : y(round.speedup);
     svg.append(
       draw(
@@ -174,7 +208,8 @@ function summary(data, passed, most) {
   if (best) parts.push(`the best reaches ${times(best.speedup)} in round ${best.n}`);
   if (data.verified) parts.push(`verified ${times(data.verified.speedup)}`);
   if (data.compile !== null) parts.push(`torch.compile ${times(data.compile)}`);
-  if (data.light !== null) parts.push(`speed of light ${times(data.light)}${data.light > 2.5 * most ? ", out of view" : ""}`);
+  if (data.light !== null)
+    parts.push(`speed of light ${times(data.light)}${data.light > 2.5 * most ? ", out of view" : ""}`);
   return `${parts.join("; ")}.`;
 }
 

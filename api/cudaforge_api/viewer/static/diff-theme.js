@@ -20,8 +20,12 @@ export const theme = (C) =>
     ".cm-gutters": { backgroundColor: "var(--panel)", color: "var(--muted)", border: "none" },
     ".cm-lineNumbers .cm-gutterElement": { padding: "0 6px 0 8px", minWidth: "2.4em" },
     ".cm-changeGutter": { width: "3px", paddingLeft: "0" },
-    "&.cm-merge-a .cm-changedLine, .cm-deletedChunk, .cm-inlineChangedLine": { backgroundColor: "color-mix(in srgb, var(--bad) 6%, transparent)" },
-    "&.cm-merge-b .cm-changedLine, .cm-insertedLine": { backgroundColor: "color-mix(in srgb, var(--ok) 5%, transparent)" },
+    "&.cm-merge-a .cm-changedLine, .cm-deletedChunk, .cm-inlineChangedLine": {
+      backgroundColor: "color-mix(in srgb, var(--bad) 6%, transparent)",
+    },
+    "&.cm-merge-b .cm-changedLine, .cm-insertedLine": {
+      backgroundColor: "color-mix(in srgb, var(--ok) 5%, transparent)",
+    },
     "&.cm-merge-a .cm-changedText, &.cm-merge-b .cm-deletedText, .cm-deletedText": {
       background: "color-mix(in srgb, var(--bad) 8%, transparent)",
       textDecoration: "none",
@@ -47,12 +51,25 @@ export const theme = (C) =>
     ".cm-selectionMatch, .cm-searchMatch": { backgroundColor: "color-mix(in srgb, var(--warn) 30%, transparent)" },
     ".cm-searchMatch-selected": { outline: "1px solid var(--warn)" },
     ".cm-panels": { backgroundColor: "var(--panel)", color: "var(--text)", borderBottom: "1px solid var(--line)" },
-    ".cm-textfield, .cm-button": { backgroundColor: "var(--page)", backgroundImage: "none", color: "var(--text)", border: "1px solid var(--line)" },
+    ".cm-textfield, .cm-button": {
+      backgroundColor: "var(--page)",
+      backgroundImage: "none",
+      color: "var(--text)",
+      border: "1px solid var(--line)",
+    },
     ".cf-gutter": { width: "1.4em" },
     ".cf-gutter-hot": { width: "4.2em" },
     "&.cf-narrow .cf-gutter-hot": { width: "2.8em" },
     "&.cf-narrow .cm-lineNumbers .cm-gutterElement": { padding: "0 3px", minWidth: "1.6em" },
-    ".cf-line-mark": { display: "flex", alignItems: "center", height: "100%", position: "relative", gap: "3px", justifyContent: "flex-end", cursor: "help" },
+    ".cf-line-mark": {
+      display: "flex",
+      alignItems: "center",
+      height: "100%",
+      position: "relative",
+      gap: "3px",
+      justifyContent: "flex-end",
+      cursor: "help",
+    },
     ".cf-hot-bar": {
       position: "absolute",
       right: "0",
@@ -76,20 +93,38 @@ export const theme = (C) =>
       borderRadius: "3px",
       fontFamily: "var(--mono)",
     },
-    ".cf-message-error": { borderLeft: "3px solid var(--bad)", background: "color-mix(in srgb, var(--bad) 9%, transparent)" },
-    ".cf-message-warning": { borderLeft: "3px solid var(--warn)", background: "color-mix(in srgb, var(--warn) 9%, transparent)" },
+    ".cf-message-error": {
+      borderLeft: "3px solid var(--bad)",
+      background: "color-mix(in srgb, var(--bad) 9%, transparent)",
+    },
+    ".cf-message-warning": {
+      borderLeft: "3px solid var(--warn)",
+      background: "color-mix(in srgb, var(--warn) 9%, transparent)",
+    },
   });
 
-/** Few colours: what is read past (comments), what stands out (literals), what holds the shape (keywords). @param {CodeMirrorLibrary} C */
+/**
+ * Few colours: what is read past (comments), what stands out (literals), what holds the shape (keywords).
+ * @param {CodeMirrorLibrary} C
+ */
 export const highlighting = (C) =>
   C.syntaxHighlighting(
     C.HighlightStyle.define([
       { tag: [C.tags.comment, C.tags.lineComment, C.tags.blockComment], color: "var(--muted)", fontStyle: "italic" },
-      { tag: [C.tags.keyword, C.tags.modifier, C.tags.controlKeyword, C.tags.operatorKeyword], color: "var(--code-keyword, var(--accent))" },
+      {
+        tag: [C.tags.keyword, C.tags.modifier, C.tags.controlKeyword, C.tags.operatorKeyword],
+        color: "var(--code-keyword, var(--accent))",
+      },
       { tag: [C.tags.string, C.tags.character, C.tags.special(C.tags.string)], color: "var(--code-string, var(--ok))" },
       { tag: [C.tags.number, C.tags.bool, C.tags.null], color: "var(--code-number, var(--warn))" },
-      { tag: [C.tags.typeName, C.tags.className, C.tags.namespace, C.tags.standard(C.tags.typeName)], color: "var(--code-type, var(--accent))" },
+      {
+        tag: [C.tags.typeName, C.tags.className, C.tags.namespace, C.tags.standard(C.tags.typeName)],
+        color: "var(--code-type, var(--accent))",
+      },
       { tag: [C.tags.processingInstruction, C.tags.macroName, C.tags.meta], color: "var(--code-meta, var(--muted))" },
-      { tag: [C.tags.function(C.tags.variableName), C.tags.function(C.tags.definition(C.tags.variableName))], fontWeight: "600" },
+      {
+        tag: [C.tags.function(C.tags.variableName), C.tags.function(C.tags.definition(C.tags.variableName))],
+        fontWeight: "600",
+      },
     ]),
   );

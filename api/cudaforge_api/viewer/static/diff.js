@@ -68,7 +68,8 @@ export class DiffElement extends Island {
     // The search panel stands above both sides: within one it would push that side's lines down.
     const panels = make("div", { class: "panels" });
     root.append(panels, frame);
-    const views = this.#layout === "two" ? this.#twoSides(data, frame, root, panels) : this.#oneSide(data, frame, root, panels);
+    const views =
+      this.#layout === "two" ? this.#twoSides(data, frame, root, panels) : this.#oneSide(data, frame, root, panels);
     this.#folding.apply(views, data.marks, this.#open);
     box.replaceChildren(this.#bar(data, views), host, ...this.#list(data, views));
   }
@@ -95,10 +96,13 @@ export class DiffElement extends Island {
     const { EditorView, unifiedMergeView } = this.#library;
     const side = data.right.text === "" ? "left" : "right";
     const merge =
-      this.#layout === "one"
-        ? []
-        : unifiedMergeView({ original: data.left.text, mergeControls: false, gutter: true });
-    const view = new EditorView({ parent, root, doc: data[side].text, extensions: [this.#extensions(data, side, panels), merge] });
+      this.#layout === "one" ? [] : unifiedMergeView({ original: data.left.text, mergeControls: false, gutter: true });
+    const view = new EditorView({
+      parent,
+      root,
+      doc: data[side].text,
+      extensions: [this.#extensions(data, side, panels), merge],
+    });
     this.#shown = view;
     return { [side]: view };
   }
@@ -145,11 +149,20 @@ export class DiffElement extends Island {
       const { EditorView } = C;
       main.dispatch({ effects: EditorView.scrollIntoView(main.state.selection.main, { y: "center" }) });
     };
-    const said = this.#layout === "one" ? [] : [chunks === 0 ? "no difference" : `${chunks} ${chunks === 1 ? "change" : "changes"}`];
+    const said =
+      this.#layout === "one"
+        ? []
+        : [chunks === 0 ? "no difference" : `${chunks} ${chunks === 1 ? "change" : "changes"}`];
     const titles =
       this.#layout === "one"
         ? make("span", { class: "cf-diff-titles" }, make("b", {}, views.right ? data.right.title : data.left.title))
-        : make("span", { class: "cf-diff-titles" }, make("span", {}, data.left.title), " → ", make("b", {}, data.right.title));
+        : make(
+            "span",
+            { class: "cf-diff-titles" },
+            make("span", {}, data.left.title),
+            " → ",
+            make("b", {}, data.right.title),
+          );
     return make(
       "div",
       { class: "cf-diff-bar" },
@@ -195,7 +208,10 @@ export class DiffElement extends Island {
       entry.addEventListener("click", () => {
         const line = view.state.doc.line(Math.min(Math.max(mark.line, 1), view.state.doc.lines));
         const { EditorView } = this.#library;
-        view.dispatch({ selection: { anchor: line.from }, effects: EditorView.scrollIntoView(line.from, { y: "center" }) });
+        view.dispatch({
+          selection: { anchor: line.from },
+          effects: EditorView.scrollIntoView(line.from, { y: "center" }),
+        });
         view.focus();
       });
       return make("li", {}, entry);

@@ -35,7 +35,8 @@ export class ErrorsElement extends ChartIsland {
     );
     const parts = /** @type {Element[]} */ ([head]);
     if (output.pattern) parts.push(make("p", { class: "cf-errors-pattern" }, output.pattern));
-    const map = output.shape?.length && output.shape.every((size) => size > 0) ? this.#map(output, output.shape, width) : null;
+    const map =
+      output.shape?.length && output.shape.every((size) => size > 0) ? this.#map(output, output.shape, width) : null;
     if (map) parts.push(...map);
     else parts.push(note("The shape of this output is not recorded: there is no map."));
     return [make("div", { class: "cf-errors-output" }, ...parts)];
@@ -65,16 +66,31 @@ export class ErrorsElement extends ChartIsland {
     const inner = wide - margin.marginLeft - margin.marginRight;
     const high = Math.round(Math.min(Math.max((inner * rows) / columns, down === null ? 18 : 56), 200));
     const seen = 2; // pixels, at the least
-    const thick = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ size, /** @type {number} */ pixels) => {
+    const thick = (
+      /** @type {number} */ from,
+      /** @type {number} */ to,
+      /** @type {number} */ size,
+      /** @type {number} */ pixels,
+    ) => {
       const least = (seen * size) / pixels;
       return to - from >= least ? [from, to] : [Math.min(from, size - least), Math.min(from, size - least) + least];
     };
     const [x1, x2] = thick(left, right, columns, inner);
     const [y1, y2] = thick(top, bottom, rows, high);
-    const edges = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ size, /** @type {number} */ gap) =>
-      [0, from, to - 1, size].filter((edge, i, all) => edge >= 0 && all.slice(0, i).every((other) => Math.abs(edge - other) > gap * size));
+    const edges = (
+      /** @type {number} */ from,
+      /** @type {number} */ to,
+      /** @type {number} */ size,
+      /** @type {number} */ gap,
+    ) =>
+      [0, from, to - 1, size].filter(
+        (edge, i, all) => edge >= 0 && all.slice(0, i).every((other) => Math.abs(edge - other) > gap * size),
+      );
 
-    const label = `Map of ${output.name}: ${within.known ? `the errors lie ${words(within.bounds, shape)}` : "the region of the errors is not known"}.`;
+    const where = within.known
+      ? `the errors lie ${words(within.bounds, shape)}`
+      : "the region of the errors is not known";
+    const label = `Map of ${output.name}: ${where}.`;
     const svg = chart(Plot, label, {
       width: wide,
       height: high + margin.marginTop + margin.marginBottom,
@@ -82,11 +98,23 @@ export class ErrorsElement extends ChartIsland {
       x: { domain: [0, columns] },
       y: { domain: [0, rows], reverse: true, ...(down === null ? { axis: null } : {}) },
       marks: [
-        Plot.rect([0], { x1: 0, x2: columns, y1: 0, y2: rows, fill: "var(--line)", fillOpacity: 0.4, stroke: "var(--line)" }),
-        within.known ? Plot.rect([0], { x1, x2, y1, y2, fill: "var(--bad)", fillOpacity: 0.45, stroke: "var(--bad)" }) : null,
+        Plot.rect([0], {
+          x1: 0,
+          x2: columns,
+          y1: 0,
+          y2: rows,
+          fill: "var(--line)",
+          fillOpacity: 0.4,
+          stroke: "var(--line)",
+        }),
+        within.known
+          ? Plot.rect([0], { x1, x2, y1, y2, fill: "var(--bad)", fillOpacity: 0.45, stroke: "var(--bad)" })
+          : null,
         Plot.dot(places, { x: "x", y: "y", symbol: "times", r: 4, stroke: "var(--text)", strokeWidth: 1.5 }),
         Plot.axisX(edges(left, right, columns, 0.1), { anchor: "top", tickSize: 3, label: null, tickFormat: String }),
-        down === null ? null : Plot.axisY(edges(top, bottom, rows, 0.12), { tickSize: 3, label: null, tickFormat: String }),
+        down === null
+          ? null
+          : Plot.axisY(edges(top, bottom, rows, 0.12), { tickSize: 3, label: null, tickFormat: String }),
       ],
     });
     const folded = shape.length - (down === null ? 1 : 2);
@@ -94,7 +122,11 @@ export class ErrorsElement extends ChartIsland {
     const legend = [
       sides + (folded ? `, ${folded} more folded into them` : ""),
       within.known ? "red: the errors lie within" : "",
-      places.length ? places.length === 1 ? "×: the first wrong place, the one that is recorded" : `×: the first ${places.length} wrong places, all that are recorded` : "",
+      places.length
+        ? places.length === 1
+          ? "×: the first wrong place, the one that is recorded"
+          : `×: the first ${places.length} wrong places, all that are recorded`
+        : "",
     ];
     const first = output.places[0];
     const value = (/** @type {number | null} */ number) => (number === null ? "not finite" : significant(number));
@@ -102,7 +134,13 @@ export class ErrorsElement extends ChartIsland {
       svg,
       make("p", { class: "cf-legend" }, `${legend.filter(Boolean).join("; ")}.`),
       ...(first
-        ? [make("p", { class: "cf-errors-first" }, `first at [${first.index.join(", ")}]: expected ${value(first.expected)}, got ${value(first.got)}`)]
+        ? [
+            make(
+              "p",
+              { class: "cf-errors-first" },
+              `first at [${first.index.join(", ")}]: expected ${value(first.expected)}, got ${value(first.got)}`,
+            ),
+          ]
         : []),
     ];
   }
@@ -117,7 +155,9 @@ function region(output, shape) {
   const bounds = shape.map((size) => [0, size]);
   const mentioned = new Set();
   let known = /\bevery element is wrong/.test(output.pattern); // or nearly every
-  for (const [, from, to, dim] of output.pattern.matchAll(/at indices (?:>= )?(\d+)(?: to (\d+))? of dimension (\d+)/g)) {
+  for (const [, from, to, dim] of output.pattern.matchAll(
+    /at indices (?:>= )?(\d+)(?: to (\d+))? of dimension (\d+)/g,
+  )) {
     const size = shape[Number(dim)];
     if (size === undefined || Number(from) >= size) continue;
     bounds[Number(dim)] = [Number(from), to === undefined ? size : Math.min(Number(to) + 1, size)];
@@ -135,14 +175,18 @@ function region(output, shape) {
  */
 function axes(shape, mentioned) {
   const last = shape.map((_, dim) => dim).reverse();
-  const picked = [...new Set([...mentioned, ...last.filter((dim) => shape[dim] > 1), ...last])].slice(0, 2).sort((a, b) => a - b);
+  const picked = [...new Set([...mentioned, ...last.filter((dim) => shape[dim] > 1), ...last])]
+    .slice(0, 2)
+    .sort((a, b) => a - b);
   return picked.length === 1 ? [null, picked[0]] : [picked[0], picked[1]];
 }
 
 /** @param {number[][]} bounds @param {number[]} shape */
 const words = (bounds, shape) =>
   bounds
-    .map(([from, to], dim) => (from === 0 && to === shape[dim] ? null : `at indices ${from} to ${to - 1} of dimension ${dim}`))
+    .map(([from, to], dim) =>
+      from === 0 && to === shape[dim] ? null : `at indices ${from} to ${to - 1} of dimension ${dim}`,
+    )
     .filter(Boolean)
     .join(" and ") || "everywhere";
 

@@ -50,10 +50,14 @@ export function folding(C) {
     create: () => C.Decoration.none,
     update(folds, { effects, state }) {
       for (const effect of effects) {
-        if (effect.is(unfold)) folds = folds.update({ filter: (_from, _to, { spec }) => spec.widget.fold.id !== effect.value });
+        if (effect.is(unfold))
+          folds = folds.update({ filter: (_from, _to, { spec }) => spec.widget.fold.id !== effect.value });
         if (effect.is(fold)) {
           const ranges = effect.value.map((each) =>
-            C.Decoration.replace({ widget: new FoldWidget(each), block: true }).range(state.doc.line(each.from).from, state.doc.line(each.to).to),
+            C.Decoration.replace({ widget: new FoldWidget(each), block: true }).range(
+              state.doc.line(each.from).from,
+              state.doc.line(each.to).to,
+            ),
           );
           folds = C.Decoration.set(ranges);
         }
@@ -110,7 +114,9 @@ function quiet(C, views, marks) {
   let [lineA, lineB] = [1, 1]; // the first lines after the last chunk
   for (let i = 0; i <= chunks.length; i++) {
     const chunk = chunks[i];
-    const length = (chunk ? b.lineAt(Math.min(chunk.fromB, b.length)).number + (chunk.fromB > b.length ? 1 : 0) : b.lines + 1) - lineB;
+    const length =
+      (chunk ? b.lineAt(Math.min(chunk.fromB, b.length)).number + (chunk.fromB > b.length ? 1 : 0) : b.lines + 1) -
+      lineB;
     const near = (/** @type {number} */ offset) =>
       (i > 0 && offset < AROUND) ||
       (chunk !== undefined && offset >= length - AROUND) ||
@@ -118,7 +124,8 @@ function quiet(C, views, marks) {
     for (let from = 0; from < length; from++) {
       let to = from;
       while (to < length && !near(to)) to++;
-      if (to - from >= LEAST) found.push({ id: found.length, lines: to - from, start: { left: lineA + from, right: lineB + from } });
+      if (to - from >= LEAST)
+        found.push({ id: found.length, lines: to - from, start: { left: lineA + from, right: lineB + from } });
       from = Math.max(from, to);
     }
     if (!chunk) break;

@@ -83,7 +83,8 @@ class LiveElement extends HTMLElement {
       this.#close();
       this.#show(this.#ended ? "ended" : "closed");
     });
-    for (const type of TYPES) source.addEventListener(type, (event) => this.#receive(/** @type {MessageEvent<string>} */ (event)));
+    for (const type of TYPES)
+      source.addEventListener(type, (event) => this.#receive(/** @type {MessageEvent<string>} */ (event)));
   }
 
   #close() {

@@ -63,7 +63,9 @@ export function markGutter(C, marks) {
         const { from } = view.state.doc.line(line);
         builder.add(from, from, new LineMark(here));
       }
-      return /** @type {import("@codemirror/state").RangeSet<import("@codemirror/view").GutterMarker>} */ (builder.finish());
+      return /** @type {import("@codemirror/state").RangeSet<import("@codemirror/view").GutterMarker>} */ (
+        builder.finish()
+      );
     },
   });
 }

@@ -32,7 +32,8 @@ export class RooflineElement extends ChartIsland {
     const x1 = 10 ** Math.floor(Math.log10(Math.min(...xs) / 2));
     const x2 = 10 ** Math.ceil(Math.log10(Math.max(...xs) * 2));
     const peak = highest ?? x2 * bandwidth;
-    const y1 = 10 ** Math.floor(Math.log10(Math.min(...points.map((point) => point.ops_per_s), x1 * bandwidth * 2) / 1.5));
+    const y1 =
+      10 ** Math.floor(Math.log10(Math.min(...points.map((point) => point.ops_per_s), x1 * bandwidth * 2) / 1.5));
     const y2 = 10 ** Math.ceil(Math.log10(Math.max(peak, ...points.map((point) => point.ops_per_s)) * 1.3));
 
     const marginLeft = 48;
@@ -86,14 +87,17 @@ export class RooflineElement extends ChartIsland {
           strokeDasharray: undefined,
         }),
         // From the point up to its roof: what is left.
-        Plot.link(points.filter((point) => point.kind === "this"), {
-          x1: "intensity",
-          x2: "intensity",
-          y1: "ops_per_s",
-          y2: (point) => roofAt(data, point.intensity),
-          stroke: "var(--accent)",
-          strokeDasharray: "2 3",
-        }),
+        Plot.link(
+          points.filter((point) => point.kind === "this"),
+          {
+            x1: "intensity",
+            x2: "intensity",
+            y1: "ops_per_s",
+            y2: (point) => roofAt(data, point.intensity),
+            stroke: "var(--accent)",
+            strokeDasharray: "2 3",
+          },
+        ),
         Plot.dot(points, {
           x: "intensity",
           y: "ops_per_s",
@@ -111,9 +115,20 @@ export class RooflineElement extends ChartIsland {
     const halo = { stroke: "var(--panel)", "stroke-width": 3, "paint-order": "stroke" };
 
     // Roof labels over the right end of their lines.
-    for (const roof of spread(roofs.map((each) => ({ ...each, at: py(each.ops_per_s) - 5 })), 13, marginTop, HEIGHT)) {
+    for (const roof of spread(
+      roofs.map((each) => ({ ...each, at: py(each.ops_per_s) - 5 })),
+      13,
+      marginTop,
+      HEIGHT,
+    )) {
       const text = `${roof.label}  ${si(roof.ops_per_s)}${data.unit}/s`;
-      svg.append(draw("text", { x: width - marginRight - 2, y: roof.place, "text-anchor": "end", fill: "var(--muted)", ...halo }, text));
+      svg.append(
+        draw(
+          "text",
+          { x: width - marginRight - 2, y: roof.place, "text-anchor": "end", fill: "var(--muted)", ...halo },
+          text,
+        ),
+      );
     }
     // The slope's label along the slope.
     const [ax, ay, bx, by] = [px(memoryStart), py(memoryStart * bandwidth), px(roofEnd), py(roofEnd * bandwidth)];
@@ -121,7 +136,11 @@ export class RooflineElement extends ChartIsland {
     const [mx, my] = [ax + (bx - ax) * 0.3, ay + (by - ay) * 0.3];
     const memory = `${data.memory.label}  ${si(bandwidth)}B/s`;
     svg.append(
-      draw("text", { x: mx, y: my, dy: -6, transform: `rotate(${angle} ${mx} ${my})`, fill: "var(--muted)", ...halo }, memory),
+      draw(
+        "text",
+        { x: mx, y: my, dy: -6, transform: `rotate(${angle} ${mx} ${my})`, fill: "var(--muted)", ...halo },
+        memory,
+      ),
     );
     const named = points.map((point) => ({ ...point, at: py(point.ops_per_s) }));
     for (const point of spread(named, 14, marginTop, HEIGHT - marginBottom - 6)) {
@@ -144,7 +163,10 @@ export class RooflineElement extends ChartIsland {
         ),
       );
     }
-    box.replaceChildren(svg, make("p", { class: "cf-legend" }, `${data.unit}/s over ${data.unit} per byte, both logarithmic`));
+    box.replaceChildren(
+      svg,
+      make("p", { class: "cf-legend" }, `${data.unit}/s over ${data.unit} per byte, both logarithmic`),
+    );
   }
 }
 
@@ -158,7 +180,8 @@ function roofAt(data, intensity) {
 function summary(data, points) {
   const each = points.map(
     (point) =>
-      `${point.title} reaches ${si(point.ops_per_s)}${data.unit}/s at ${significant(point.intensity)} ${data.unit} per byte, ` +
+      `${point.title} reaches ${si(point.ops_per_s)}${data.unit}/s ` +
+      `at ${significant(point.intensity)} ${data.unit} per byte, ` +
       `${percent(point.ops_per_s / roofAt(data, point.intensity))} of its roof`,
   );
   return `Roofline: ${each.join("; ")}.`;

@@ -14,7 +14,8 @@ class SortElement extends HTMLElement {
   connectedCallback() {
     this.addEventListener("cf-swap", this.#onSwap);
     for (const header of this.#headers()) {
-      if (header.querySelector("a, button") || header.hasAttribute("data-nosort") || !header.textContent?.trim()) continue;
+      if (header.querySelector("a, button") || header.hasAttribute("data-nosort") || !header.textContent?.trim())
+        continue;
       const button = make("button", { type: "button", class: "cf-sort" }, ...header.childNodes);
       button.addEventListener("click", () => this.#by(header.cellIndex));
       header.replaceChildren(button);
@@ -37,7 +38,8 @@ class SortElement extends HTMLElement {
   /** @param {number} column */
   #by(column) {
     // Numbers are looked at from the largest, text from A; the same header again turns it round.
-    this.#down = this.#column === column ? !this.#down : typeof this.#keys(column).find((key) => key !== "") === "number";
+    this.#down =
+      this.#column === column ? !this.#down : typeof this.#keys(column).find((key) => key !== "") === "number";
     this.#column = column;
     this.#sort();
   }

@@ -53,14 +53,17 @@ export class StripElement extends ChartIsland {
         }),
         // The baseline against itself: a difference within this band is noise.
         data.noise
-          ? Plot.rect(series.map((each, row) => ({ ...each, row })).filter((each) => each.kind === "eager"), {
-              x1: (each) => each.median * (data.noise?.low ?? 1),
-              x2: (each) => each.median * (data.noise?.high ?? 1),
-              y1: (each) => each.row + 0.42,
-              y2: (each) => each.row + 0.96,
-              fill: "var(--warn)",
-              fillOpacity: 0.25,
-            })
+          ? Plot.rect(
+              series.map((each, row) => ({ ...each, row })).filter((each) => each.kind === "eager"),
+              {
+                x1: (each) => each.median * (data.noise?.low ?? 1),
+                x2: (each) => each.median * (data.noise?.high ?? 1),
+                y1: (each) => each.row + 0.42,
+                y2: (each) => each.row + 0.96,
+                fill: "var(--warn)",
+                fillOpacity: 0.25,
+              },
+            )
           : null,
         Plot.ruleX(samples, {
           x: "value",
@@ -90,7 +93,8 @@ export class StripElement extends ChartIsland {
           textAnchor: "start",
           dx: 5,
           text: (each) =>
-            `${each.name}   ${microseconds(each.median)}  [${microseconds(each.low)}, ${microseconds(each.high)}]   ${each.samples.length} samples`,
+            `${each.name}   ${microseconds(each.median)}  [${microseconds(each.low)}, ${microseconds(each.high)}]   ` +
+            `${each.samples.length} samples`,
           fill: "var(--text)",
           fontSize: 11,
         }),
@@ -112,7 +116,11 @@ function thin(samples) {
 /** @param {StripSeries[]} series */
 const summary = (series) =>
   `Raw samples: ${series
-    .map((each) => `${each.name} ${each.samples.length} samples, median ${microseconds(each.median)}, from ${microseconds(Math.min(...each.samples))} to ${microseconds(Math.max(...each.samples))}`)
+    .map(
+      (each) =>
+        `${each.name} ${each.samples.length} samples, median ${microseconds(each.median)}, ` +
+        `from ${microseconds(Math.min(...each.samples))} to ${microseconds(Math.max(...each.samples))}`,
+    )
     .join("; ")}.`;
 
 customElements.define("cf-strip", StripElement);

@@ -42,7 +42,9 @@ export function swap(page) {
   if (title) document.title = title;
   let changed = false;
   for (const part of document.querySelectorAll(PART)) {
-    const newer = page.querySelector(`[data-live="${CSS.escape(/** @type {HTMLElement} */ (part).dataset.live ?? "")}"]`);
+    const newer = page.querySelector(
+      `[data-live="${CSS.escape(/** @type {HTMLElement} */ (part).dataset.live ?? "")}"]`,
+    );
     if (newer && swapPart(part, newer)) {
       changed = true;
       part.dispatchEvent(new CustomEvent("cf-swap", { bubbles: true }));
@@ -66,7 +68,8 @@ function swapPart(part, newer) {
   const old = [...before.values()];
   if (old.length === fresh.length && fresh.every(({ text }, i) => text === old[i])) return false;
   // A form that somebody fills in is not taken away; the next change tries again.
-  if ([...before.keys()].some((node) => isBeingFilledIn(node) && !fresh.some(({ text }) => text === before.get(node)))) return false;
+  if ([...before.keys()].some((node) => isBeingFilledIn(node) && !fresh.some(({ text }) => text === before.get(node))))
+    return false;
 
   const restore = state(part);
   const after = new Map();
@@ -104,11 +107,17 @@ function isBeingFilledIn(node) {
  * @param {Element} part
  */
 function state(part) {
-  const focus = part.contains(document.activeElement) && document.activeElement !== part ? path(part, document.activeElement) : null;
+  const focus =
+    part.contains(document.activeElement) && document.activeElement !== part
+      ? path(part, document.activeElement)
+      : null;
   const focusKey = focus && keyOf(/** @type {Element} */ (document.activeElement));
   const ticked = [...part.querySelectorAll("input")]
     .filter((each) => each.checked !== each.defaultChecked)
-    .map((each) => ({ selector: `input[name="${CSS.escape(each.name)}"][value="${CSS.escape(each.value)}"]`, checked: each.checked }));
+    .map((each) => ({
+      selector: `input[name="${CSS.escape(each.name)}"][value="${CSS.escape(each.value)}"]`,
+      checked: each.checked,
+    }));
   const open = [...part.querySelectorAll("details")].map((each) => ({ at: path(part, each), open: each.open }));
   const scrolled = [...part.querySelectorAll("*")]
     .filter((each) => each.scrollTop || each.scrollLeft)
@@ -147,4 +156,5 @@ function path(root, element) {
 }
 
 /** @param {Element} root @param {number[]} steps @returns {Element | null} */
-const follow = (root, steps) => steps.reduce((/** @type {Element | null} */ each, step) => each?.children[step] ?? null, root);
+const follow = (root, steps) =>
+  steps.reduce((/** @type {Element | null} */ each, step) => each?.children[step] ?? null, root);

@@ -54,7 +54,10 @@ export class TimelineElement extends ChartIsland {
         x: { domain: [0, clock.length], axis: null },
         y: { domain: [0, lanes.length], reverse: true, axis: null },
         marks: [
-          Plot.ruleY(lanes.map((_, row) => row + 1), { stroke: "var(--line)" }),
+          Plot.ruleY(
+            lanes.map((_, row) => row + 1),
+            { stroke: "var(--line)" },
+          ),
           Plot.rectX(spans, {
             x1: (/** @type {Span} */ span) => clock.at(span.start_s),
             // One pixel at the least: what happened is seen, however short it was.
@@ -63,7 +66,9 @@ export class TimelineElement extends ChartIsland {
             y2: (/** @type {{row: number}} */ span) => span.row + 0.8,
             fill: (/** @type {{lane: Lane}} */ span) => COLOURS[span.lane.kind] ?? "var(--accent)",
             title: (/** @type {Span & {lane: Lane}} */ span) =>
-              `${span.lane.name}${span.round === null ? "" : `, round ${span.round}`}: ${duration(span.end_s - span.start_s)}` +
+              span.lane.name +
+              (span.round === null ? "" : `, round ${span.round}`) +
+              `: ${duration(span.end_s - span.start_s)}` +
               (span.title ? `\n${span.title}` : "") +
               `\nfrom ${duration(span.start_s)}`,
           }),
@@ -156,7 +161,18 @@ function cuts(clock, x, bottom, narrow) {
       const place = `rotate(-90 ${middle} ${(TOP + bottom) / 2})`;
       const short = text.length > bottom / 6 ? duration(gap.end_s - gap.start_s) : text;
       parts.push(
-        draw("text", { x: middle, y: (TOP + bottom) / 2, dy: "0.32em", transform: place, fill: "var(--muted)", "aria-hidden": "true" }, short),
+        draw(
+          "text",
+          {
+            x: middle,
+            y: (TOP + bottom) / 2,
+            dy: "0.32em",
+            transform: place,
+            fill: "var(--muted)",
+            "aria-hidden": "true",
+          },
+          short,
+        ),
       );
     }
     return draw("g", {}, ...parts);

@@ -8,7 +8,7 @@
 
 /** As cudaforge.evaluation.Verdict; `null` is a round without a kernel, or one under way. */
 export type Verdict =
-  | "PASSED" | "BUILD_FAILED" | "RUNTIME_ERROR" | "TIMEOUT" | "INCORRECT" | "REJECTED" | "INFRASTRUCTURE";
+  "PASSED" | "BUILD_FAILED" | "RUNTIME_ERROR" | "TIMEOUT" | "INCORRECT" | "REJECTED" | "INFRASTRUCTURE";
 
 /** A number with its 95 % interval. */
 export interface Interval {
@@ -55,7 +55,7 @@ export interface Timeline {
 }
 
 export type LaneKind =
-  | "coder" | "judge" | "baseline" | "build" | "check" | "time" | "profile" | "waiting" | "verify" | "other";
+  "coder" | "judge" | "baseline" | "build" | "check" | "time" | "profile" | "waiting" | "verify" | "other";
 
 export interface Lane {
   /** As a reader sees it: `waiting for the device`. */
