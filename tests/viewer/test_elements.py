@@ -274,6 +274,25 @@ def test_only_what_changed_is_swapped(bench: Bench) -> None:
     assert page.evaluate("document.activeElement.textContent") == "third"
 
 
+def test_a_chart_grows_in_place_and_keeps_the_focus_of_its_marks(bench: Bench) -> None:
+    def body(*speedups: float | None) -> str:
+        words = f"<p>{len(speedups)} rounds</p>"
+        return f'<section data-live="curve"><h2>curve</h2>{island("cf-curve", curve(*speedups), words)}</section>'
+
+    page = bench.show(body(1.5, 1.6))
+    expect(page.locator("cf-curve[data-drawn] svg")).to_be_visible()
+    page.evaluate("window.kept = document.querySelector('cf-curve')")
+    page.locator("a.cf-column").nth(1).focus()
+    page.get_by_text("as a table").evaluate("summary => summary.parentElement.open = true")
+    assert bench.refresh(body(1.5, 1.6, None))
+    assert page.evaluate("window.kept === document.querySelector('cf-curve')")
+    expect(page.locator("a.cf-column")).to_have_count(3)
+    expect(page.locator("a.cf-column").nth(1)).to_be_focused()
+    expect(page.locator("a.cf-column[tabindex='0']")).to_have_count(1)
+    expect(page.get_by_text("3 rounds")).to_be_visible()
+    assert not bench.refresh(body(1.5, 1.6, None))
+
+
 def test_rows_move_and_leave_without_being_made_anew(bench: Bench) -> None:
     def body(*names: str) -> str:
         return '<ul data-live="list">' + "".join(f"<li>{name}</li>" for name in names) + "</ul>"

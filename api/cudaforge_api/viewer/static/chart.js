@@ -96,7 +96,9 @@ export function tips(svg) {
   frame.addEventListener("pointerleave", hide);
   frame.addEventListener("focusin", (event) => {
     const mark = markOf(event);
-    if (mark) show(mark);
+    if (!mark) return;
+    for (const each of marks) each.setAttribute("tabindex", each === mark ? "0" : "-1");
+    show(mark);
   });
   frame.addEventListener("focusout", hide);
   frame.addEventListener("keydown", (event) => {
@@ -115,8 +117,6 @@ export function tips(svg) {
     const next = marks[steps[key] ?? -1];
     if (!mark || !next) return;
     event.preventDefault();
-    mark.setAttribute("tabindex", "-1");
-    next.setAttribute("tabindex", "0");
     next.focus();
   });
   return frame;

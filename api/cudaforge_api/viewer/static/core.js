@@ -66,13 +66,15 @@ export class Island extends HTMLElement {
   #data = null;
   #box = make("div", { class: "cf-box" });
   #width = 0;
+  #begun = false;
 
   /** What the closed fallback is called. */
   static fallback = "as a table";
 
   connectedCallback() {
-    if (this.#box.isConnected) return;
-    sight.observe(this);
+    if (this.#box.parentNode)
+      sizes.observe(this.#box); // moved within the page
+    else if (!this.#begun) sight.observe(this);
   }
 
   disconnectedCallback() {
@@ -83,16 +85,12 @@ export class Island extends HTMLElement {
   /** The element is near the view: wrap the fallback, draw, and draw again when the width changes. */
   async appear() {
     sight.unobserve(this);
-    if (this.#data !== null) return sizes.observe(this.#box); // moved within the page
+    this.#begun = true;
     try {
-      const script =
-        this.querySelector(':scope > script[type="application/json"]') ??
-        (this.previousElementSibling?.matches('script[type="application/json"]') ? this.previousElementSibling : null);
-      this.#data = JSON.parse(script?.textContent ?? "");
+      this.#data = dataOf(this);
       await this.load();
-      const fallback = [...this.childNodes].filter((node) => node !== script);
       const name = /** @type {typeof Island} */ (this.constructor).fallback;
-      const details = make("details", { class: "cf-fallback" }, make("summary", {}, name), ...fallback);
+      const details = make("details", { class: "cf-fallback" }, make("summary", {}, name), ...fallbackOf(this));
       this.append(this.#box, details);
       this.#redraw();
       this.dataset.drawn = "";
@@ -100,6 +98,27 @@ export class Island extends HTMLElement {
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /**
+   * Takes over what a newer copy of this element says, without a flicker.
+   * @param {Element} newer not in the page
+   * @returns {boolean} whether it could
+   */
+  renew(newer) {
+    const details = this.querySelector(":scope > details.cf-fallback");
+    if (this.dataset.drawn !== "" || !details) return false;
+    try {
+      this.#data = dataOf(newer);
+      const script = document.importNode(/** @type {Element} */ (newer.querySelector(DATA)), true);
+      this.querySelector(DATA)?.replaceWith(script);
+      const [summary] = details.children;
+      details.replaceChildren(summary, ...fallbackOf(newer).map((node) => document.importNode(node, true)));
+      this.#redraw();
+    } catch (error) {
+      this.#fail(error);
+    }
+    return true;
   }
 
   /** Drawn again where the width has changed. */
@@ -113,7 +132,12 @@ export class Island extends HTMLElement {
 
   #redraw() {
     this.#width = this.#box.clientWidth;
-    if (this.#data !== null && this.#width > 0) this.render(this.#data, this.#box, this.#width);
+    if (this.#data === null || this.#width === 0) return;
+    // A mark that had the focus has it again.
+    const marks = () => [.../** @type {NodeListOf<SVGElement>} */ (this.#box.querySelectorAll("[data-tip]"))];
+    const focused = marks().findIndex((mark) => mark === document.activeElement);
+    this.render(this.#data, this.#box, this.#width);
+    if (focused >= 0) marks()[focused]?.focus({ preventScroll: true });
   }
 
   /** @param {unknown} error */
@@ -136,6 +160,14 @@ export class Island extends HTMLElement {
    */
   render(_data, _box, _width) {}
 }
+
+const DATA = ':scope > script[type="application/json"]';
+
+/** @param {Element} island */
+const dataOf = (island) => JSON.parse(island.querySelector(DATA)?.textContent ?? "");
+
+/** What the server wrote to be read. @param {Element} island */
+const fallbackOf = (island) => [...island.childNodes].filter((node) => node !== island.querySelector(DATA));
 
 const sight = new IntersectionObserver(
   (entries) => {

@@ -29,6 +29,8 @@ export class DiffElement extends Island {
   /** @type {import("./core.js").CodeMirrorLibrary} */
   #library = /** @type {any} */ (null);
   #layout = "";
+  /** @type {Diff | null} */
+  #data = null;
   /** Whether all lines are shown. */
   #open = false;
   /** @type {ReturnType<typeof folding>} */
@@ -50,8 +52,9 @@ export class DiffElement extends Island {
    */
   render(data, box, width) {
     const layout = data.left.text === "" || data.right.text === "" ? "one" : width >= TWO_SIDES ? "two" : "unified";
-    if (layout !== this.#layout) {
+    if (layout !== this.#layout || data !== this.#data) {
       this.#layout = layout;
+      this.#data = data;
       this.#build(data, box);
     }
   }

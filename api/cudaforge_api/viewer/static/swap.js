@@ -6,6 +6,8 @@
  * drawn charts stay; a child that somebody is typing into is left, too. Parts do not lie within one another.
  */
 
+import { Island } from "./core.js";
+
 /** A part's children as the server last wrote them. @type {WeakMap<Element, Map<Node, string>>} */
 const written = new WeakMap();
 
@@ -72,12 +74,13 @@ function swapPart(part, newer) {
     return false;
 
   const restore = state(part);
+  const kept = fresh.map(({ text }) => here.get(text)?.shift());
+  const left = [...here.values()].flat();
   const after = new Map();
   /** @type {Node | null} */
   let cursor = part.firstChild;
-  for (const { node, text } of fresh) {
-    const kept = here.get(text)?.shift();
-    const child = kept ?? document.importNode(node, true);
+  for (const [i, { node, text }] of fresh.entries()) {
+    const child = kept[i] ?? renewed(left, node) ?? document.importNode(node, true);
     after.set(child, text);
     if (child === cursor) cursor = cursor.nextSibling;
     else part.insertBefore(child, cursor);
@@ -91,6 +94,17 @@ function swapPart(part, newer) {
   written.set(part, after);
   restore();
   return true;
+}
+
+/**
+ * A drawn element among those that would go, which takes the place of a newer copy of itself.
+ * @param {Node[]} left
+ * @param {Node} node
+ */
+function renewed(left, node) {
+  const at = left.findIndex((each) => each instanceof Island && each.nodeName === node.nodeName);
+  const island = left[at];
+  return island instanceof Island && node instanceof Element && island.renew(node) ? left.splice(at, 1)[0] : undefined;
 }
 
 /** @param {Node} node */

@@ -1,6 +1,6 @@
 /**
  * What the server hands to the elements: one JSON object for each island, in a `<script type="application/json">`
- * that stands inside or right before the element. The models in cudaforge_api/viewer/ write exactly these.
+ * that is the first thing in the element. The models in cudaforge_api/viewer/ write exactly these.
  *
  * `null` is "not known". Shares are 0..1, percents 0..100, speedups are old time / new time, times are in the unit
  * that their name ends in. Every string is untrusted text and is shown as such.
