@@ -27,6 +27,11 @@ from cudaforge_profiling.types import Frozen
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+COOKIE = "cudaforge_token"
+"""What the viewer's /login sets: the token, out of reach of scripts and of other sites."""
+
+EVERYWHERE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
+"""Nothing that is served is taken for another type than it says, and no address is told to another site."""
 
 bearer = HTTPBearer(auto_error=False, description="A token that `cudaforge token create` has made.")
 
@@ -60,6 +65,12 @@ def caller(needed: TokenScope) -> Callable[..., Awaitable[Caller]]:
 
 
 async def _caller(service: Service, request: Request, sent: HTTPAuthorizationCredentials | None) -> Caller:
+    cookie = request.cookies.get(COOKIE)
+    if sent is None and cookie is not None and service.settings.require_token:
+        # A browser sends it along with whatever a page makes it send: a change must say that it comes from our page.
+        if request.method not in SAFE and not {"origin", "sec-fetch-site"} & set(request.headers):
+            raise ProblemError("cross-origin", "A change that a cookie vouches for must name its Origin.")
+        sent = HTTPAuthorizationCredentials(scheme="Bearer", credentials=cookie)
     if sent is None:
         if service.settings.require_token or request.headers.get("authorization"):
             hint = "Send `Authorization: Bearer TOKEN`; `cudaforge token create` makes one."
@@ -102,7 +113,12 @@ class Guard:
                 raise HTTPException(413, self._too_large)
             return message
 
-        await self.app(scope, counted, send)
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *EVERYWHERE]}
+            await send(message)
+
+        await self.app(scope, counted, with_headers)
 
     def _problem(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)

@@ -18,6 +18,7 @@ from cudaforge_api.problems import Problem
 from cudaforge_api.routes import evaluations, runs, system, tasks
 from cudaforge_api.service import Service
 from cudaforge_api.settings import Settings
+from cudaforge_api.viewer import forms
 from cudaforge_api.viewer import routes as viewer
 
 PREFIX = "/api/v1"
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = Service(settings, record, feed)
-    problems.install(app)
+    problems.install(app, forms.respond)
     app.add_middleware(Guard, settings=settings)
     for router in (system.open_router, system.router, tasks.router, runs.router, evaluations.router):
         app.include_router(router, prefix=PREFIX)

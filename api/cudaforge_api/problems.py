@@ -6,7 +6,7 @@ Nothing else than what this module makes leaves the service as an error, so a tr
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -135,34 +135,38 @@ def from_error(error: CudaForgeError) -> Problem:
     return ProblemError(name, detail, hint).problem
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error of an application a problem document."""
+Respond = Callable[[Request, Problem, Mapping[str, str] | None], Response]
+
+
+def install(app: FastAPI, respond: Respond) -> None:
+    """Makes every error of an application a problem, and `respond` its answer."""
 
     @app.exception_handler(ProblemError)
-    async def of_ours(_: Request, error: ProblemError) -> Response:
-        return response(error.problem)
+    async def of_ours(request: Request, error: ProblemError) -> Response:
+        return respond(request, error.problem, None)
 
     @app.exception_handler(CudaForgeError)
-    async def of_the_core(_: Request, error: CudaForgeError) -> Response:
-        return response(from_error(error))
+    async def of_the_core(request: Request, error: CudaForgeError) -> Response:
+        return respond(request, from_error(error), None)
 
     @app.exception_handler(RequestValidationError)
-    async def of_form(_: Request, error: RequestValidationError) -> Response:
+    async def of_form(request: Request, error: RequestValidationError) -> Response:
         listed = tuple(_field(entry) for entry in error.errors()[:20])
         first = f"{listed[0].pointer}: {listed[0].detail}" if listed else "It does not fit."
-        return response(ProblemError("invalid", first, "GET /api/v1/openapi.json describes the form.", listed).problem)
+        hint = "GET /api/v1/openapi.json describes the form."
+        return respond(request, ProblemError("invalid", first, hint, listed).problem, None)
 
     @app.exception_handler(HTTPException)
-    async def of_http(_: Request, error: HTTPException) -> Response:
+    async def of_http(request: Request, error: HTTPException) -> Response:
         by_status = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
         name = by_status.get(error.status_code, "bad-request" if error.status_code < 500 else "internal")
-        return response(ProblemError(name, f"{error.detail}.").problem, error.headers)
+        return respond(request, ProblemError(name, f"{error.detail}.").problem, error.headers)
 
     @app.exception_handler(Exception)
-    async def of_anything(_: Request, error: Exception) -> Response:
+    async def of_anything(request: Request, error: Exception) -> Response:
         # Starlette raises it again after this is sent, so the server's log has the trace.
         detail = "The service met an error of its own."
-        return response(ProblemError("internal", detail, "The service's log says why.").problem)
+        return respond(request, ProblemError("internal", detail, "The service's log says why.").problem, None)
 
 
 def _field(entry: Mapping[str, Any]) -> FieldError:

@@ -11,11 +11,11 @@ from cudaforge import wiring
 from cudaforge.describe import call_output, pending_item, round_output, run_output
 from cudaforge.errors import UsageError
 from cudaforge.evaluation import Evaluation
-from cudaforge.jobs import Answer, JobState
+from cudaforge.jobs import Answer, JobState, Once
 from cudaforge.kernel import Language
 from cudaforge.shapes import PendingItem, ReplyOutput, RoundOutput, RunFilter, RunOutput, to_json
 from cudaforge.trace import PRESETS, Attempt, Budget, Call, RunFinished, RunSpec, RunState
-from cudaforge_api.access import Reader, Submitter
+from cudaforge_api.access import Caller, Reader, Submitter
 from cudaforge_api.answers import FOREVER, IdempotencyKey, created, once_of, shaped
 from cudaforge_api.events import EventStream
 from cudaforge_api.problems import ProblemError, Responses, binary, documented
@@ -220,23 +220,23 @@ def reply_to_run(
 ) -> Response:
     """Answers the prompt that a run waits at; the run then goes on by itself."""
     once = once_of(caller, idempotency_key, request, new)
+    return created(service, once, lambda: store_reply(service, caller, run_id, new, once))
 
-    def carry_out() -> Answer:
-        queue = service.record.queue
-        the_run(service, run_id)
-        check_owner(service, caller, run_id)
-        if len(new.text.encode("utf-8", "surrogatepass")) > service.settings.limits.reply:
-            raise ProblemError("too-large", f"The reply is larger than {service.settings.limits.reply} bytes.")
-        if not new.text.strip():
-            raise ProblemError("invalid", "The reply is empty.")
 
-        def answer(call: Call) -> Answer:
-            shown = ReplyOutput(run=run_id, key=call.key, role=call.role.value, characters=len(new.text))
-            return Answer(status=201, body=to_json(shown), location=f"/api/v1/runs/{run_id}")
+def store_reply(service: Service, caller: Caller, run_id: str, new: NewReply, once: Once | None = None) -> Answer:
+    """Stores a person's reply, for the API and for the page with the form. Raises ProblemError and ConflictError."""
+    the_run(service, run_id)
+    check_owner(service, caller, run_id)
+    if len(new.text.encode("utf-8", "surrogatepass")) > service.settings.limits.reply:
+        raise ProblemError("too-large", f"The reply is larger than {service.settings.limits.reply} bytes.")
+    if not new.text.strip():
+        raise ProblemError("invalid", "The reply is empty.")
 
-        return queue.reply_once(run_id, new.text, new.key, once, answer)
+    def answer(call: Call) -> Answer:
+        shown = ReplyOutput(run=run_id, key=call.key, role=call.role.value, characters=len(new.text))
+        return Answer(status=201, body=to_json(shown), location=f"/api/v1/runs/{run_id}")
 
-    return created(service, once, carry_out)
+    return service.record.queue.reply_once(run_id, new.text, new.key, once, answer)
 
 
 # -- rounds --------------------------------------------------------------------------------------------------------

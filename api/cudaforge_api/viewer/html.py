@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 from fastapi.responses import Response
@@ -64,11 +65,16 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals.update(version=__version__, asset=asset, island=island, charts=charts)
+    made.globals.update(version=__version__, asset=asset, island=island, charts=charts, exported=False)
     for name in ("microseconds", "times", "interval", "dollars", "count", "size", "one_line", "clean", "short_model"):
         made.filters[name] = getattr(words, name)
     made.filters.update(words_html.FILTERS)
     return made
+
+
+def query(**values: str) -> str:
+    """A query string, without what is empty."""
+    return urlencode({name: value for name, value in values.items() if value})
 
 
 def render(template: str, nonce: str, values: Mapping[str, Any]) -> bytes:

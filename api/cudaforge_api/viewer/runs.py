@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 from urllib.parse import urlencode
 
-from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cudaforge.evaluation import Interval
 from cudaforge.shapes import RunCounts, RunFilter, RunGlance, RunLine, RunSort
@@ -33,6 +33,18 @@ class Asked(BaseModel):
     sort: Annotated[str, Field(pattern=rf"^-?({'|'.join(get_args(RunSort))})$")] = "-created"
     cursor: Annotated[int, Field(ge=0, le=10**6)] = 0
     """How many runs stand before the page."""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Asked:
+        """Out of a URL that anybody may have typed: what does not fit counts for nothing."""
+        kept = {}
+        for name in cls.model_fields.keys() & query.keys():
+            try:
+                cls.model_validate({name: query[name]})
+            except ValidationError:
+                continue
+            kept[name] = query[name]
+        return cls.model_validate(kept)
 
     @property
     def key(self) -> RunSort:
@@ -64,9 +76,6 @@ class Asked(BaseModel):
     def aria_sort(self, key: str) -> str:
         """For the header of this column."""
         return ("descending" if self.descending else "ascending") if key == self.key else "none"
-
-
-Filter = Annotated[Asked, Query()]
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,7 @@ def runs_page(record: SqliteStore, asked: Asked) -> RunsPage:
         model=asked.model or None,
         text=asked.text.strip(),
     )
-    lines = record.find_runs(
-        wanted, limit=PAGE + 1, sort=asked.key, ascending=not asked.descending, skip=asked.cursor
-    )
+    lines = record.find_runs(wanted, limit=PAGE + 1, sort=asked.key, ascending=not asked.descending, skip=asked.cursor)
     more, lines = len(lines) > PAGE, lines[:PAGE]
     glances = record.glances([line.id for line in lines])
     rows = [Row(line, glances[line.id]) for line in lines if line.id in glances]
