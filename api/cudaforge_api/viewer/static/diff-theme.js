@@ -15,7 +15,7 @@ export const theme = (C) =>
   C.EditorView.theme({
     "&": { color: "var(--text)", backgroundColor: "transparent", fontSize: "12px" },
     "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "-2px" },
-    ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.5" },
+    ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "18px" },
     ".cm-content": { padding: "2px 0" },
     ".cm-gutters": { backgroundColor: "var(--panel)", color: "var(--muted)", border: "none" },
     ".cm-lineNumbers .cm-gutterElement": { padding: "0 6px 0 8px", minWidth: "2.4em" },
@@ -61,10 +61,11 @@ export const theme = (C) =>
     ".cf-gutter-hot": { width: "4.2em" },
     "&.cf-narrow .cf-gutter-hot": { width: "2.8em" },
     "&.cf-narrow .cm-lineNumbers .cm-gutterElement": { padding: "0 3px", minWidth: "1.6em" },
+    // As high as one line, where a long one is wrapped.
     ".cf-line-mark": {
       display: "flex",
       alignItems: "center",
-      height: "100%",
+      height: "18px",
       position: "relative",
       gap: "3px",
       justifyContent: "flex-end",

@@ -27,12 +27,14 @@ const STATES = {
   reconnecting: "reconnecting",
   paused: "paused",
   ended: "ended",
-  closed: "not live: reload for news",
+  closed: "not live: trying again",
 };
 
 /** Events come in bursts: wait so long for the rest of one, and so long between two looks, in milliseconds. */
 const QUIET = 150;
 const BETWEEN = 1000;
+/** What passes before a stream that the server refused is asked for again. */
+const AGAIN = 15_000;
 
 class LiveElement extends HTMLElement {
   /** @type {EventSource | null} */
@@ -41,6 +43,8 @@ class LiveElement extends HTMLElement {
   #ended = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retry;
   #lookedAt = 0;
   #looking = false;
   #again = false;
@@ -79,15 +83,29 @@ class LiveElement extends HTMLElement {
     source.addEventListener("open", () => this.#show("live"));
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CONNECTING) return this.#show("reconnecting");
-      // The server told us to stop. After the end of the run that is 204.
       this.#close();
-      this.#show(this.#ended ? "ended" : "closed");
+      void this.#askWhy(url);
     });
     for (const type of TYPES)
       source.addEventListener(type, (event) => this.#receive(/** @type {MessageEvent<string>} */ (event)));
   }
 
+  /** The browser has given the stream up, and does not say why: 204, after the end of a run, or a refusal. @param {URL} url */
+  async #askWhy(url) {
+    const asking = new AbortController();
+    const status = await fetch(url, { signal: asking.signal }).then(
+      (response) => response.status,
+      () => 0,
+    );
+    asking.abort(); // the stream itself is not wanted here
+    if (!this.isConnected || this.#source) return;
+    this.#ended = status === 204;
+    this.#show(this.#ended ? "ended" : "closed");
+    if (!this.#ended) this.#retry = setTimeout(this.#onVisibility, AGAIN);
+  }
+
   #close() {
+    clearTimeout(this.#retry);
     this.#source?.close();
     this.#source = null;
   }

@@ -46,7 +46,14 @@ export function markGutter(C, marks) {
       if (hot) {
         const bar = make("span", { class: "cf-hot-bar" });
         bar.style.width = `${(100 * (hot.share ?? 0)) / most}%`;
-        parts.push(bar, make("span", { class: "cf-hot-share" }, `${Math.round(100 * (hot.share ?? 0))}%`));
+        parts.push(
+          bar,
+          make(
+            "span",
+            { class: "cf-hot-share" },
+            (hot.share ?? 0) < 0.005 ? "<1%" : `${Math.round(100 * (hot.share ?? 0))}%`,
+          ),
+        );
       }
       if (loudest) parts.push(make("span", { class: `cf-glyph cf-glyph-${loudest.kind}` }, MARKS[loudest.kind].glyph));
       const tip = this.here.map((mark) => `${MARKS[mark.kind].name}: ${mark.text}`).join("\n");

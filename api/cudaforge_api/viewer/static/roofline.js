@@ -1,7 +1,7 @@
 /** `<cf-roofline>`: where this kernel and its parent stand under what the device reached itself. */
 
 import { ChartIsland, chart, note, spread } from "./chart.js";
-import { draw, make, percent, si, significant } from "./core.js";
+import { draw, make, si, significant } from "./core.js";
 
 /** @import { Roofline } from "./types.d.ts" */
 
@@ -27,23 +27,24 @@ export class RooflineElement extends ChartIsland {
     const highest = roofs.at(-1)?.ops_per_s ?? null;
     const ridges = roofs.map((roof) => roof.ops_per_s / bandwidth);
 
-    // Whole decades that show every point and every ridge.
+    // Room around every point and every ridge.
     const xs = [...points.map((point) => point.intensity), ...ridges];
-    const x1 = 10 ** Math.floor(Math.log10(Math.min(...xs) / 2));
-    const x2 = 10 ** Math.ceil(Math.log10(Math.max(...xs) * 2));
+    const [x1, x2] = [Math.min(...xs) / 5, Math.max(...xs) * 4];
     const peak = highest ?? x2 * bandwidth;
-    const y1 =
-      10 ** Math.floor(Math.log10(Math.min(...points.map((point) => point.ops_per_s), x1 * bandwidth * 2) / 1.5));
-    const y2 = 10 ** Math.ceil(Math.log10(Math.max(peak, ...points.map((point) => point.ops_per_s)) * 1.3));
+    const ys = points.map((point) => point.ops_per_s);
+    const [y1, y2] = [Math.min(...ys, x1 * bandwidth * 2) / 2, Math.max(peak, ...ys) * 2];
 
     const marginLeft = 48;
-    const marginRight = narrow ? 12 : 16;
+    const marginRight = roofs.length ? (narrow ? 92 : 106) : 16;
     const marginTop = 12;
-    const marginBottom = 38;
+    const marginBottom = 24;
     const roofEnd = Math.min(peak / bandwidth, x2);
     const memoryStart = Math.max(x1, y1 / bandwidth);
-    const decades = (/** @type {number} */ from, /** @type {number} */ to) =>
-      Array.from({ length: Math.round(Math.log10(to / from)) + 1 }, (_, i) => from * 10 ** i);
+    const decades = (/** @type {number} */ from, /** @type {number} */ to) => {
+      const first = Math.ceil(Math.log10(from));
+      const count = Math.floor(Math.log10(to)) - first + 1;
+      return Array.from({ length: Math.max(count, 0) }, (_, i) => Number(`1e${first + i}`));
+    };
 
     const svg = chart(Plot, summary(data, points), {
       width,
@@ -60,10 +61,7 @@ export class RooflineElement extends ChartIsland {
         Plot.axisX(decades(x1, x2), {
           tickSize: 0,
           tickFormat: (/** @type {number} */ value) => significant(value),
-          label: `${data.unit} per byte`,
-          labelArrow: "none",
-          labelAnchor: "right",
-          labelOffset: 34,
+          label: null,
         }),
         Plot.axisY(decades(y1, y2), {
           tickSize: 0,
@@ -86,18 +84,6 @@ export class RooflineElement extends ChartIsland {
           strokeWidth: (roof) => (roof.ops_per_s === highest ? 1.5 : 1),
           strokeDasharray: undefined,
         }),
-        // From the point up to its roof: what is left.
-        Plot.link(
-          points.filter((point) => point.kind === "this"),
-          {
-            x1: "intensity",
-            x2: "intensity",
-            y1: "ops_per_s",
-            y2: (point) => roofAt(data, point.intensity),
-            stroke: "var(--accent)",
-            strokeDasharray: "2 3",
-          },
-        ),
         Plot.dot(points, {
           x: "intensity",
           y: "ops_per_s",
@@ -112,23 +98,14 @@ export class RooflineElement extends ChartIsland {
     const scale = /** @type {any} */ (svg);
     const px = (/** @type {number} */ value) => Number(scale.scale("x").apply(value));
     const py = (/** @type {number} */ value) => Number(scale.scale("y").apply(value));
-    const halo = { stroke: "var(--panel)", "stroke-width": 3, "paint-order": "stroke" };
+    const halo = { stroke: "var(--panel)", "stroke-width": 6, "paint-order": "stroke" };
 
-    // Roof labels over the right end of their lines.
-    for (const roof of spread(
-      roofs.map((each) => ({ ...each, at: py(each.ops_per_s) - 5 })),
-      13,
-      marginTop,
-      HEIGHT,
-    )) {
-      const text = `${roof.label}  ${si(roof.ops_per_s)}${data.unit}/s`;
-      svg.append(
-        draw(
-          "text",
-          { x: width - marginRight - 2, y: roof.place, "text-anchor": "end", fill: "var(--muted)", ...halo },
-          text,
-        ),
-      );
+    // The roofs' labels beside the right end of their lines.
+    const ends = roofs.map((roof) => ({ ...roof, at: py(roof.ops_per_s) }));
+    for (const roof of spread(ends, 13, marginTop, HEIGHT - marginBottom)) {
+      const text = `${roof.label}  ${si(roof.ops_per_s)}`;
+      const at = { x: width - marginRight + 6, y: roof.place, dy: "0.32em", "text-anchor": "start" };
+      svg.append(draw("text", { ...at, fill: "var(--muted)" }, text));
     }
     // The slope's label along the slope.
     const [ax, ay, bx, by] = [px(memoryStart), py(memoryStart * bandwidth), px(roofEnd), py(roofEnd * bandwidth)];
@@ -146,7 +123,6 @@ export class RooflineElement extends ChartIsland {
     for (const point of spread(named, 14, marginTop, HEIGHT - marginBottom - 6)) {
       const x = px(point.intensity);
       const left = x > width * 0.6;
-      const share = point.ops_per_s / roofAt(data, point.intensity);
       svg.append(
         draw(
           "text",
@@ -159,21 +135,19 @@ export class RooflineElement extends ChartIsland {
             "font-weight": point.kind === "this" ? 600 : 400,
             ...halo,
           },
-          `${point.title}  ${percent(share)} of its roof`,
+          `${point.title}  ${si(point.ops_per_s)}${data.unit}/s`,
         ),
       );
     }
     box.replaceChildren(
       svg,
-      make("p", { class: "cf-legend" }, `${data.unit}/s over ${data.unit} per byte, both logarithmic`),
+      make(
+        "p",
+        { class: "cf-legend" },
+        `up: ${data.unit}/s, across: ${data.unit} per byte, both logarithmic; the lines: what this device reached itself`,
+      ),
     );
   }
-}
-
-/** The rate that the device allows at an intensity. @param {Roofline} data @param {number} intensity */
-function roofAt(data, intensity) {
-  const flat = data.compute.map((roof) => roof.ops_per_s).filter((rate) => rate > 0);
-  return Math.min(data.memory.bytes_per_s * intensity, ...(flat.length ? [Math.max(...flat)] : []));
 }
 
 /** @param {Roofline} data @param {Roofline["points"]} points */
@@ -181,8 +155,7 @@ function summary(data, points) {
   const each = points.map(
     (point) =>
       `${point.title} reaches ${si(point.ops_per_s)}${data.unit}/s ` +
-      `at ${significant(point.intensity)} ${data.unit} per byte, ` +
-      `${percent(point.ops_per_s / roofAt(data, point.intensity))} of its roof`,
+      `at ${significant(point.intensity)} ${data.unit} per byte`,
   );
   return `Roofline: ${each.join("; ")}.`;
 }

@@ -96,6 +96,8 @@ export class StripElement extends ChartIsland {
             `${each.name}   ${microseconds(each.median)}  [${microseconds(each.low)}, ${microseconds(each.high)}]   ` +
             `${each.samples.length} samples`,
           fill: "var(--text)",
+          stroke: "var(--panel)",
+          strokeWidth: 4,
           fontSize: 11,
         }),
       ],
