@@ -168,6 +168,14 @@ class RoundOutput(Shape):
     calls: tuple[CallOutput, ...] | None
 
 
+class ExportOutput(Shape):
+    """`show RUN --html FILE`."""
+
+    run: str
+    file: str
+    bytes: int
+
+
 class RunRow(Shape):
     """One run in `runs`."""
 
@@ -422,6 +430,14 @@ class ServeOutput(Shape):
     home: str
     workers: int
     token_required: bool
+
+
+class ViewOutput(Shape):
+    """`view`, once it listens."""
+
+    url: str
+    """Of the page."""
+    home: str
 
 
 class WorkerOutput(Shape):

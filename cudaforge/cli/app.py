@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cudaforge.cli import doctor, evaluate, optimize, replies, selftest, service, show, upkeep
+from cudaforge.cli import doctor, evaluate, optimize, replies, selftest, service, show, upkeep, viewer
 from cudaforge.cli.output import JSON_KEY, print_error
 from cudaforge.errors import CudaForgeError, ExitCode, InfrastructureError
 
@@ -94,6 +94,7 @@ app.command(rich_help_panel=RUNS)(optimize.demo)
 app.command(rich_help_panel=RUNS)(optimize.resume)
 app.command(rich_help_panel=RUNS)(show.show)
 app.command(rich_help_panel=RUNS)(show.runs)
+app.command(rich_help_panel=RUNS)(viewer.view)
 app.command(rich_help_panel=RUNS)(replies.pending)
 app.command(rich_help_panel=RUNS)(replies.reply)
 app.command(rich_help_panel=MACHINE)(evaluate.evaluate)

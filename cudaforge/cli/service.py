@@ -115,7 +115,8 @@ def serve(
         sys.stdout.flush()
     token = "a token is required" if settings.require_token else "no token is needed on this machine"
     by = f"{workers} worker{'s' * (workers != 1)}"
-    err().print(f"CudaForge serves {folder} on {url} with {by}; {token}.", soft_wrap=True, markup=False)
+    pages = url.removesuffix("/api/v1")
+    err().print(f"CudaForge serves {folder} on {pages} (API: {url}) with {by}; {token}.", soft_wrap=True, markup=False)
     command = [sys.executable, "-m", "cudaforge", "worker", "--slots", str(slots), "--home", str(folder)]
     run(settings, listening, workers, command)
 

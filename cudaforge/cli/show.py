@@ -1,7 +1,8 @@
-"""`show RUN` and `runs`: the trace, told to a person or as JSON."""
+"""`show RUN` and `runs`: the trace, told to a person, as JSON, or as a file for a browser."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from cudaforge.ports import Store
     from cudaforge.shapes import AttemptOutput, CallOutput, RoundOutput
+    from cudaforge.store.sqlite import SqliteStore
     from cudaforge.trace import Run
 
 
@@ -24,6 +26,12 @@ def show(
         int | None, typer.Option("--round", min=0, help="One round, with its diff.", show_default="all")
     ] = None,
     prompts: Annotated[bool, typer.Option("--prompts", help="With the exact prompts and replies.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write all of it as one file for a browser, which needs no service and no network."
+        ),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -32,10 +40,12 @@ def show(
     from cudaforge.cli.output import emit, out
     from cudaforge.describe import call_output, round_output, run_output
 
-    store = wiring.open_store(home)
+    store = wiring.open_record(home)
     try:
         found = wiring.find_run(store, run)
-        if round is not None:
+        if html is not None:
+            _write_html(store, found, html, json)
+        elif round is not None:
             detail = round_output(store, found, round, prompts=prompts)
             if json:
                 emit(detail)
@@ -94,6 +104,19 @@ def runs(
         cells = (row.id, row.state, row.task, row.language, coder, str(row.rounds), result, began)
         table.add_row(*(Text(cell) for cell in cells))
     output.out().print(table)
+
+
+def _write_html(store: SqliteStore, run: Run, file: Path, json: bool) -> None:
+    from cudaforge.cli.output import emit, out
+    from cudaforge.shapes import ExportOutput
+    from cudaforge_api.viewer.export import export_run
+
+    data = export_run(store, run)
+    file.write_bytes(data)
+    if json:
+        emit(ExportOutput(run=run.id, file=str(file), bytes=len(data)))
+    else:
+        out().print(f"Wrote run {run.id} to {file}.", markup=False, soft_wrap=True)
 
 
 def _print_run(store: Store, run: Run) -> None:

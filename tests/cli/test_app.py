@@ -25,7 +25,7 @@ DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ISSUED = (
     "optimize demo resume pending reply show runs evaluate profile evaluator pack gc doctor selftest "
-    "serve worker token"  # as promised
+    "serve worker token view"  # as promised
 )
 EVERYWHERE = {"--json", "--home", "--help"}
 

@@ -15,6 +15,7 @@ from cudaforge.shapes import AttemptOutput, CallOutput
 from cudaforge.trace import Attempt, Evidence, Run
 from cudaforge_api.viewer import islands
 from cudaforge_api.viewer.profiles import ProfileView, find_metric, profile_view
+from cudaforge_api.viewer.run import UNDER_WAY
 from cudaforge_profiling.types import HotLine, Profile, Remark
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class RoundPage:
     @property
     def url(self) -> str:
         return f"/runs/{self.run.id}/rounds/{self.attempt.round}"
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the run can still go on by itself."""
+        return self.run.state in UNDER_WAY
 
     @property
     def number(self) -> int:

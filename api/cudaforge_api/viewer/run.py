@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cudaforge.store.sqlite import SqliteStore
 
 MOST_NOTES = 30
+UNDER_WAY = (RunState.RUNNING, RunState.QUEUED, RunState.SUSPENDED)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class RunPage:
     """The reply that was refused."""
 
     @property
+    def under_way(self) -> bool:
+        """Whether anything can still happen by itself: then the page follows it."""
+        return self.run.state in UNDER_WAY
+
+    @property
     def prompt(self) -> str:
         """The prompt as one text, to be copied into a model's window."""
         if self.pending is None:
@@ -123,7 +129,6 @@ def run_page(record: SqliteStore, run: Run) -> RunPage:
     best = _best(run, attempts, events)
     rounds = [_round(attempt, attempt.id == best) for attempt in attempts]
     stored = record.result(f"{run.id}/baseline/0")
-    under_way = run.state in (RunState.RUNNING, RunState.QUEUED, RunState.SUSPENDED)
     return RunPage(
         run=run,
         headline=headline(run, verification, next((a for a in attempts if a.id == best), None)),
@@ -132,7 +137,7 @@ def run_page(record: SqliteStore, run: Run) -> RunPage:
         flags=stored.flags if isinstance(stored, Baseline) else (),
         rounds=rounds,
         curve=curve(run, attempts, baseline),
-        timeline=timeline(events, now() if under_way else None),
+        timeline=timeline(events, now() if run.state in UNDER_WAY else None),
         notes=[e.event for e in events if isinstance(e.event, Note)][-MOST_NOTES:],
         stage=_stage(run, events),
         pending=pending_item(record, run) if run.state is RunState.SUSPENDED else None,
