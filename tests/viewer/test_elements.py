@@ -351,6 +351,16 @@ def test_a_script_in_a_newer_page_does_not_run(bench: Bench) -> None:
     bench.errors.clear()  # the policy said so, too
 
 
+@pytest.mark.parametrize(("status", "state", "words"), [(204, "ended", "ended"), (503, "closed", "not live")])
+def test_the_end_of_a_stream_is_told_from_a_refusal(bench: Bench, status: int, state: str, words: str) -> None:
+    bench.page.route("**/stream*", lambda route: route.fulfill(status=status, body=""))
+    page = bench.show('<cf-live src="/api/v1/runs/r1/stream" after="7">reload for news</cf-live>')
+    expect(page.locator("cf-live")).to_have_attribute("data-state", state)
+    expect(page.locator("cf-live")).to_contain_text(words)
+    assert all("503" in error for error in bench.errors)
+    bench.errors.clear()
+
+
 def test_rows_sort_by_value_with_empty_cells_last(bench: Bench) -> None:
     cells = [("b", "9.50x"), ("a", "10.00x"), ("c", "–")]
     rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in cells)
