@@ -101,11 +101,11 @@ def glances(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunGlan
     for row in connection.execute(query.where(ATTEMPTS.c.run_id.in_(run_ids)).order_by(ATTEMPTS.c.round)):
         points[row.run_id].append(RoundPoint(round=row.round, verdict=row.verdict, speedup=row.speedup))
     worked = (
-        select(EVENTS.c.run_id, func.total(EVENTS.c.seconds))
+        select(EVENTS.c.run_id, func.total(EVENTS.c.seconds).label("seconds"))
         .where(EVENTS.c.run_id.in_(run_ids), EVENTS.c.type == "stage_finished")
         .group_by(EVENTS.c.run_id)
     )
-    seconds = dict(connection.execute(worked).tuples().all())
+    seconds = {row.run_id: row.seconds for row in connection.execute(worked)}
     return {
         run_id: RunGlance(
             budget_rounds=budget,

@@ -43,7 +43,7 @@ class MetricLine:
     unit: str
     parent: str
     change: str
-    """`+12 %`; empty where it cannot be said."""
+    """As `change_of` says it."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,13 @@ def profile_view(profile: Profile, parent: Profile | None, title: str, parent_ti
 
 
 def find_metric(profile: Profile, name: str) -> list[Metric]:
-    """The metric of this name in every launch that has it, the longest launch first."""
-    return [launch.metrics[name] for launch in _longest_first(profile) if name in launch.metrics]
+    """The metric of this name, or whose name begins with it, in every launch that has it, the longest launch first."""
+    return [
+        metric
+        for launch in _longest_first(profile)
+        for metric in launch.metrics.values()
+        if metric.name == name or metric.name.startswith(f"{name}.")
+    ]
 
 
 def _longest_first(profile: Profile) -> list[Launch]:
@@ -132,12 +137,7 @@ def _number(metric: Metric | None) -> float | None:
 def _metric_line(metric: Metric, parent: Launch | None) -> MetricLine:
     before = parent.metrics.get(metric.name) if parent else None
     value, earlier = _number(metric), _number(before)
-    change = ""
-    if value is not None and earlier is not None:
-        if earlier == value:
-            change = "="
-        elif earlier != 0:
-            change = f"{100 * (value - earlier) / abs(earlier):+.0f} %"
+    change = change_of(value, earlier) if value is not None and earlier is not None else ""
     spec = SPECS.get(metric.name)
     return MetricLine(
         name=metric.name,
@@ -150,12 +150,27 @@ def _metric_line(metric: Metric, parent: Launch | None) -> MetricLine:
 
 
 def _shown(metric: Metric) -> str:
-    number = _number(metric)
-    if number is None:
-        return words.one_line(str(metric.value), 80)
-    if float(number).is_integer() and abs(number) < 1e15:
-        return words.count(int(number))
-    return words.significant(number)
+    value = _number(metric)
+    return words.one_line(str(metric.value), 80) if value is None else number(value)
+
+
+def number(value: float) -> str:
+    """`12,345`; four digits where it is small and no whole number."""
+    if abs(value) < 1e15 and (value.is_integer() or abs(value) >= 1e5):
+        return words.count(round(value))
+    return words.significant(value)
+
+
+def change_of(value: float, earlier: float) -> str:
+    """`+12 %`, `×23` where it grew to ten times or more, `=` where nothing changed; empty from zero."""
+    if value == earlier:
+        return "="
+    if earlier == 0:
+        return ""
+    if value / earlier >= 10:
+        return f"×{value / earlier:,.0f}"
+    percent = 100 * (value - earlier) / abs(earlier)
+    return "≈" if abs(percent) < 0.5 else f"{percent:+.0f} %"
 
 
 def _stalls(launch: Launch, parent: Launch | None) -> Stalls | None:

@@ -14,7 +14,7 @@ from cudaforge.kernel import Kernel
 from cudaforge.shapes import AttemptOutput, CallOutput
 from cudaforge.trace import Attempt, Evidence, Run
 from cudaforge_api.viewer import islands
-from cudaforge_api.viewer.profiles import ProfileView, find_metric, profile_view
+from cudaforge_api.viewer.profiles import ProfileView, find_metric, number, profile_view
 from cudaforge_api.viewer.run import UNDER_WAY
 from cudaforge_profiling.types import HotLine, Profile, Remark
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Tab = Literal["plan", "diff", "correctness", "profile", "timing", "messages"]
 TABS: tuple[Tab, ...] = get_args(Tab)
+SCALES = (1.0, 1e3, 1e6, 1e9, 1e12, 2.0**10, 2.0**20, 2.0**30)
+"""Of a cited number: ns, GB/s and MiB are written without their factor."""
+NUMBERS = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 NEAR = 0.02
 """How far a number that a Judge cites may be from the counter before it counts as wrong: it is free to round."""
 
@@ -186,25 +189,23 @@ def _profile(record: SqliteStore, attempt: Attempt) -> Profile | None:
 
 
 def cite(evidence: Evidence, profile: Profile | None) -> Cited:
-    """Looks a cited number up in the profile that the Judge was shown."""
+    """Looks a cited number up in the profile that the Judge was shown: a counter by its name, or a line's stalls."""
     if profile is None:
         return Cited(evidence, "unknown", "there is no profile to look it up in")
     name = evidence.metric.strip()
-    metrics = find_metric(profile, name)
-    if not metrics:
+    found = [(float(m.value), m.unit) for m in find_metric(profile, name) if not isinstance(m.value, str)]
+    if not found and (place := re.search(r"([\w.\-]+):(\d+)", name)):
+        hot = [h for h in profile.hot_lines if h.file == place[1] and h.line == int(place[2])]
+        found = [(100 * h.share, "% of stalls") for h in hot]
+    if not found:
         return Cited(evidence, "unknown", "no counter of this profile")
-    said = [f"{words.significant(float(m.value))} {m.unit}".strip() for m in metrics if not isinstance(m.value, str)]
-    numbers = [float(text.replace(",", "")) for text in re.findall(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?", evidence.value)]
-    scaled = [number * scale for number in numbers for scale in (1.0, 1e3, 1e6, 1e9, 1e12)]
-    right = any(
-        math.isclose(number, float(m.value), rel_tol=NEAR, abs_tol=1e-9)
-        for m in metrics
-        if not isinstance(m.value, str)
-        for number in scaled
-    )
-    if not numbers:
-        return Cited(evidence, "unknown", f"it is {', '.join(said[:3])}")
-    return Cited(evidence, "right" if right else "wrong", words.one_line(", ".join(said[:3]), 120))
+    said = words.one_line(", ".join(f"{number(value)} {unit}".strip() for value, unit in found[:3]), 120)
+    cited = [float(text.replace(",", "")) for text in NUMBERS.findall(evidence.value)]
+    if not cited:
+        return Cited(evidence, "unknown", f"it is {said}")
+    scaled = [each * scale for each in cited for scale in SCALES]
+    right = any(math.isclose(each, value, rel_tol=NEAR, abs_tol=1e-9) for value, _ in found for each in scaled)
+    return Cited(evidence, "right" if right else "wrong", said)
 
 
 # -- diff ----------------------------------------------------------------------------------------------------------
