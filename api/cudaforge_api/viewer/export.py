@@ -27,7 +27,7 @@ LICENCES = "vendor/LICENSES.txt"
 
 def export_run(record: SqliteStore, run: Run) -> bytes:
     """The file. Raises StoreError."""
-    page = run_page(record, run)
+    page = run_page(record, run, exported=True)
     rounds = [
         (attempt.round, [(tab, round_page(record, run, attempt, tab)) for tab in TABS])
         for attempt in record.attempts(run.id)

@@ -117,8 +117,8 @@ class RunPage:
         return "\n\n".join(f"---- {m.role} ----\n{m.content}" for m in self.pending.messages)
 
 
-def run_page(record: SqliteStore, run: Run) -> RunPage:
-    """The page of a run that was just read."""
+def run_page(record: SqliteStore, run: Run, *, exported: bool = False) -> RunPage:
+    """The page of a run that was just read. `exported`: its rounds are in the same file."""
     newest = record.last_event(run.id)
     events = list(all_events(record, run.id))
     attempts = record.attempts(run.id)
@@ -136,7 +136,7 @@ def run_page(record: SqliteStore, run: Run) -> RunPage:
         baseline=baseline,
         flags=stored.flags if isinstance(stored, Baseline) else (),
         rounds=rounds,
-        curve=curve(run, attempts, baseline),
+        curve=curve(run, attempts, baseline, exported),
         timeline=timeline(events, now() if run.state in UNDER_WAY else None),
         notes=[e.event for e in events if isinstance(e.event, Note)][-MOST_NOTES:],
         stage=_stage(run, events),
@@ -189,7 +189,7 @@ def headline(run: Run, verification: Verification | None, best: Attempt | None) 
     )
 
 
-def curve(run: Run, attempts: list[Attempt], baseline: BaselineMeasured | None) -> Curve:
+def curve(run: Run, attempts: list[Attempt], baseline: BaselineMeasured | None, exported: bool = False) -> Curve:
     """Speedup over eager by round, and what it is measured against."""
     rounds: list[CurveRound] = []
     best: list[Best] = []
@@ -202,7 +202,7 @@ def curve(run: Run, attempts: list[Attempt], baseline: BaselineMeasured | None) 
                 speedup=speedup.value if speedup else None,
                 low=speedup.low if speedup else None,
                 high=speedup.high if speedup else None,
-                href=round_url(run.id, attempt.round),
+                href=f"#round-{attempt.round}" if exported else f"/runs/{run.id}/rounds/{attempt.round}",
                 title=words.one_line(_why(attempt), 160),
             )
         )
@@ -223,11 +223,6 @@ def curve(run: Run, attempts: list[Attempt], baseline: BaselineMeasured | None) 
         light=baseline.eager_us / baseline.floor_us if baseline and baseline.floor_us else None,
         verified=verified,
     )
-
-
-def round_url(run_id: str, number: int) -> str:
-    """Of a round's page."""
-    return f"/runs/{run_id}/rounds/{number}"
 
 
 def _why(attempt: Attempt) -> str:
