@@ -101,6 +101,7 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
         package = kernel.write_package(staged / kernel.id)
         for name in ("extensions", "triton"):
             (staged / name).mkdir()
+        make_readable(staged)
         try:
             build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
         except BuildFailed as failed:
