@@ -26,7 +26,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cudaforge import kernel_loader
-from cudaforge.engine import inline
+from cudaforge.engine import inline, slim_ffi
 from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout, run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
@@ -101,6 +101,7 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
         package = kernel.write_package(staged / kernel.id)
         for name in ("extensions", "triton"):
             (staged / name).mkdir()
+        make_readable(staged)
         try:
             build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
         except BuildFailed as failed:
@@ -172,11 +173,21 @@ def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) ->
             "Run `cudaforge doctor`; install it or set its path.",
         )
     started = time.monotonic()
-    code, log = _run(command, package, timeout_s)
-    if source.suffix == ".cu":
-        messages, (remarks, entries) = parse_nvcc(log), parse_ptxas(log, source=kernel.source)
+    parse = parse_nvcc if source.suffix == ".cu" else parse_gxx
+    if slim_ffi.serves(kernel.source):
+        plain, command = command, slim_ffi.with_slim_headers(command)
+        code, log = _run(command, package, timeout_s)
+        # What ptxas says of the device code does not depend on headers; whatever else fails is tried with all of them.
+        if code and not any(message.tool == "ptxas" and message.severity == "error" for message in parse(log)):
+            command = plain
+            code, log = _run(command, package, max(1.0, timeout_s - (time.monotonic() - started)))
     else:
-        messages, remarks, entries = parse_gxx(log), parse_vectorization(log), ()
+        code, log = _run(command, package, timeout_s)
+    messages = parse(log)
+    if source.suffix == ".cu":
+        remarks, entries = parse_ptxas(log, source=kernel.source)
+    else:
+        remarks, entries = parse_vectorization(log), ()
     build = Build(
         command=tuple(_shorten(part, package) for part in command),
         seconds=time.monotonic() - started,
@@ -244,6 +255,7 @@ def _cache_key(kernel: Kernel, device: Device) -> str:
     parts = [device.arch, torch.__version__, tvm_ffi.__version__, Path(kernel_loader.__file__).read_text()]
     if kernel.language.source_name:
         parts += [compiler_version(_compiler(kernel)), device.name if device.kind == "cpu" else ""]
+        parts += [slim_ffi.fingerprint()]
     else:
         parts += [inline.fingerprint()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 CANDIDATE_UID, PROGRAMS_UID = 61_001, 61_002
 """Users (and groups) of no name that root becomes: candidates cannot reach what compilers and the task run as."""
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+STARTED_IN = os.path.realpath(".")  # while it is what Python has put on its path
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store")
 
 
@@ -164,7 +165,7 @@ def probe(programs: bool = False) -> tuple[str, ...]:
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--report-fd", "1", "--cage"]
     env = {
         **{k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "LANG")},
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "PYTHONPATH": os.pathsep.join(import_path()),
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -205,6 +206,18 @@ def gpu_nodes(indices: Iterable[int] | None = None) -> tuple[str, ...]:
 
 
 # -- what may be read ------------------------------------------------------------------------------------------
+
+
+def import_path() -> list[str]:
+    """This process's own import path, for the processes below it to find the same packages.
+
+    Not the folder that Python puts first by itself, a script's or the working one: a user's project lies there, and
+    what is on the path can be read in a cage. (This package's own checkout is looked at by system_roots.)
+    """
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    automatic = {STARTED_IN, os.path.realpath(Path(script).parent) if script else STARTED_IN}
+    automatic.discard(str(Path(__file__).resolve().parents[2]))
+    return [p for p in sys.path if p and Path(p).is_dir() and os.path.realpath(p) not in automatic]
 
 
 def system_roots() -> tuple[str, ...]:
@@ -568,12 +581,17 @@ def _become(cage: Cage) -> str:
     """Root becomes a user that owns nothing but scratch and the `write` folders."""
     uid = cage.uid
     os.setgroups([])
-    _try_as(uid, [sys.executable, *sys.path, *_torch_files(), *cage.read, *cage.devices])
+    _try_as(uid, [sys.executable, *sys.path, *_torch_files(), *cage.read, *cage.devices, *map(_above, cage.write)])
     for path in (cage.scratch, *cage.write):
         os.chown(path, uid, uid)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     return f"uid {uid}"
+
+
+def _above(folder: str) -> str:
+    """What has to be passed through to a folder that will be the user's own."""
+    return str(Path(folder, ".."))
 
 
 def _torch_files() -> list[str]:

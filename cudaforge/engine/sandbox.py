@@ -75,13 +75,11 @@ def environment(scratch: Path, extra: dict[str, str] | None = None) -> dict[str,
     """A child's whole environment."""
     kept = {k: v for k, v in os.environ.items() if k in KEEP or k.startswith(KEEP_PREFIXES)}
     bin_dir = str(Path(sys.executable).parent)
-    # This process's own import path, so that the child finds the same packages, and never its working folder.
-    roots = [p for p in sys.path if p and Path(p).is_dir()]
     return {
         **kept,
         **private_folders(scratch),
         "PATH": f"{bin_dir}:{kept.get('PATH', '/usr/local/bin:/usr/bin:/bin')}",
-        "PYTHONPATH": os.pathsep.join(roots),
+        "PYTHONPATH": os.pathsep.join(confine.import_path()),
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",

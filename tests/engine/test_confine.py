@@ -520,3 +520,36 @@ def test_the_systems_roots_hold_no_checkout_and_no_home() -> None:
     for secret in (CHECKOUT / "tests", CHECKOUT / ".git", Path.home() / ".ssh"):
         assert not any(secret.is_relative_to(root) for root in roots), secret
     assert any((CHECKOUT / "cudaforge").is_relative_to(root) for root in roots)
+
+
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_the_folder_that_python_puts_on_its_path_by_itself_stays_unseen(tmp_path: Path, how: str) -> None:
+    (tmp_path / "tool.py").write_text(
+        "from cudaforge.engine.confine import import_path, sys\nprint(sys.path, import_path())"
+    )
+    where = os.pathsep.join(environment()["PYTHONPATH"].split(os.pathsep))
+    command = [sys.executable, *(["-m", "tool"] if how == "module" else [str(tmp_path / "tool.py")])]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": where}, capture_output=True, text=True, timeout=60, check=True
+    )
+    whole, passed_on = done.stdout.split("] [")
+    assert str(tmp_path) in whole
+    assert str(tmp_path) not in passed_on
+    assert str(CHECKOUT) in passed_on
+
+
+def test_a_folder_that_its_user_cannot_come_to_does_without_a_user_of_its_own(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root becomes another user")
+    closed = tmp_path / "closed" / "open"
+    closed.mkdir(parents=True)
+    closed.parent.chmod(0o700)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = (
+        f"from pathlib import Path; folder = Path({str(closed)!r}); (folder / 'written').write_text('x'); "
+        "print(folder.stat().st_uid)"
+    )
+    cage = Cage(str(scratch), read=(str(tmp_path),), write=(str(closed),), programs=True)
+    assert python(cage, code) == "0"
+    assert (closed / "written").read_text() == "x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from cudaforge.engine.hosts import PIECE, SETS, CandidateHost, ReferenceHost
 from cudaforge.engine.sandbox import Child
 from cudaforge.engine.session import Session
 from cudaforge.engine.supervisor import Supervisor
+from cudaforge_profiling.devices import cpu_device
 
 
 @pytest.fixture
@@ -93,3 +95,12 @@ def _error() -> object:
 def test_neither_guards_nor_counting_import_dynamo(code: str) -> None:
     text = f"import sys, torch\n{code}\nassert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", text], check=True, timeout=120)
+
+
+def test_a_kernel_builds_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        built = compile_kernel(cpp(), cpu_device(), tmp_path / "cache", 120)
+    finally:
+        os.umask(before)
+    assert built.build.binary_sha256

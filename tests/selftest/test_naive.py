@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cudaforge import kernel_loader
 from cudaforge.kernel import Kernel
 from cudaforge.selftest.cases import HERE, Case, load
 from cudaforge.selftest.naive import Harness, NaiveResult, judge
 
-CPU = load("cpu")
+CPU, CUDA = load("cpu"), load("cuda")
 ATTEMPTS = 3
 """A time is a matter of luck on a busy machine; a value is not."""
 
@@ -24,6 +26,24 @@ ATTEMPTS = 3
 def harness() -> Iterator[Harness]:
     with Harness("cpu") as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def gpu_harness() -> Iterator[Harness]:
+    """One for the GPU; what nvcc compiles is compiled side by side first."""
+    with Harness("cuda") as made, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lambda case: build(case.kernel, made.folder / "kernels" / case.kernel.id), CUDA))
+        yield made
+
+
+def build(kernel: Kernel, package: Path) -> None:
+    """Puts a kernel's library where its package looks for it."""
+    kernel.write_package(package)
+    source = package / "kernel.cu"
+    if source.exists():
+        flags, arch = list(kernel.flags), kernel_loader.native_arch(source)
+        library = package / kernel_loader.library_name(source, flags, arch)
+        subprocess.run(kernel_loader.compile_command(source, library, flags, arch), check=True, capture_output=True)
 
 
 def holds(case: Case, found: NaiveResult) -> bool:
@@ -38,6 +58,12 @@ def test_the_conventional_check_says_what_the_case_claims(harness: Harness, case
         if holds(case, found) or not found.correct:
             break
     assert holds(case, found), found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CUDA, ids=lambda case: case.name)
+def test_the_same_on_a_gpu(gpu_harness: Harness, case: Case) -> None:
+    test_the_conventional_check_says_what_the_case_claims(gpu_harness, case)
 
 
 def wrong(forward: str) -> Kernel:

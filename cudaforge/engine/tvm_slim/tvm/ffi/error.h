@@ -1,0 +1,1 @@
+#include <cudaforge_slim/ffi.h>
