@@ -49,8 +49,8 @@ def main() -> None:
         pages = {
             "runs": "/",
             "run": f"/runs/{run}",
-            "round": f"/runs/{run}/rounds/6?tab=diff",
-            "profile": f"/runs/{run}/rounds/6?tab=profile",
+            "round": f"/runs/{run}/rounds/5?tab=diff",
+            "profile": f"/runs/{run}/rounds/5?tab=profile",
         }
         with service(home, "--workers", "0", "--evaluator", "local:cpu") as running, sync_playwright() as playwright:
             root = running.url.removesuffix("/api/v1")

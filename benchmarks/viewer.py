@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         f"run of {options.rounds} rounds": f"/runs/{LONG}",
         "run of 7 rounds": f"/runs/{runs[GPU]}",
         f"round of {options.rounds}, diff": f"/runs/{LONG}/rounds/{options.rounds - 1}?tab=diff",
-        "round on a GPU, profile": f"/runs/{runs[GPU]}/rounds/6?tab=profile",
+        "round on a GPU, profile": f"/runs/{runs[GPU]}/rounds/5?tab=profile",
     }
     versions = {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
     found: dict[str, Any] = {"command": harness.command(), "pages": []}

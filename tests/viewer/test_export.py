@@ -44,7 +44,7 @@ def test_the_file_alone_shows_the_run(
         assert kernel is None or kernel.source.strip().splitlines()[0] in (main.text_content() or "")
     if scripts:
         all_drawn(page)
-        expect(page.locator("cf-curve[data-drawn] svg")).to_be_visible()
+        expect(page.locator("cf-curve[data-drawn] svg.cf-plot")).to_be_visible()
     assert watched.hosts == {""}, "a file asks nobody for anything"
 
 

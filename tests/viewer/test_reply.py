@@ -6,18 +6,37 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import insert
 from support.recorded_home import WAITING
 from viewer.conftest import Site, Watched, becomes_true
 
+from cudaforge.jobs import JobState
+from cudaforge.store.models import JOBS
 from cudaforge.trace import CallState, RunState
 
 Open = Callable[..., Page]
 REPLY = '```json\n{"critical_issue": "<b>x</b> & é 内核", "why_it_matters": "y", "minimal_fix_hint": "z"}\n```\n'
 
 
+def of_the_service(site: Site) -> None:
+    """Makes the recorded run, which the command line began, one that was submitted to the service."""
+    job = {"id": site.runs[WAITING], "kind": "run", "submitter": "local", "state": JobState.WAITING.value}
+    with site.store._database.write() as connection:
+        connection.execute(insert(JOBS).values({**job, "deliveries": 0, "cancel": False, "served": ""}))
+
+
+def test_a_run_of_the_command_line_says_how_it_goes_on(opened: Open, own: Site) -> None:
+    page = opened(own.run(WAITING))
+    page.locator("form[method=post] textarea").fill(REPLY)
+    page.get_by_role("button", name="Answer").click()
+    expect(page.get_by_role("main")).to_contain_text(f"cudaforge resume {own.runs[WAITING]}")
+    expect(page.locator("form[method=post] textarea")).to_have_count(0)
+
+
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_an_answer_is_kept_as_it_was_written_and_the_run_goes_on(opened: Open, own: Site, scripts: bool) -> None:
     (call,) = own.store.pending()
+    of_the_service(own)
     page = opened(own.run(WAITING), java_script_enabled=scripts)
     prompt = page.get_by_role("main")
     for message in call.messages:
@@ -62,7 +81,7 @@ def test_a_page_of_another_site_cannot_answer(opened: Open, own: Site, watched: 
     page = opened(own.run(WAITING))
     action = page.locator("form[method=post]:has(textarea)").get_attribute("action") or own.run(WAITING)
     target = action if action.startswith("http") else f"{own.url}{action}"
-    watched.allowed.append("403")
+    watched.allowed += ["403", "404"]  # the refusal is no page, so the browser asks for its icon
     hostile = opened("about:blank")
     hostile.set_content(
         f'<form method=post action="{target}"><input name=text value=evil><input name=key value="{call.key}"></form>'

@@ -80,9 +80,9 @@ def test_a_round_can_be_read_against_any_other(opened: Open, looked_at: Site) ->
 
 
 def test_a_compiler_error_stands_at_its_line(opened: Open, looked_at: Site) -> None:
-    first = attempt(looked_at, GPU, 0)
+    first = attempt(looked_at, PASSED, 0)
     error = next(d for d in evaluation(looked_at, first).diagnostics if d.severity == "error")
-    page = opened(tab(looked_at, GPU, 0, "diff"))
+    page = opened(tab(looked_at, PASSED, 0, "diff"))
     diff = page.locator("cf-diff[data-drawn]").first
     expect(diff.locator(".cf-gutter .cf-glyph-error").first).to_be_visible()
     expect(diff.locator(".cf-message-error").first).to_contain_text(error.message[:40])
@@ -91,15 +91,23 @@ def test_a_compiler_error_stands_at_its_line(opened: Open, looked_at: Site) -> N
     assert line == kernel(looked_at, first).source.splitlines()[error.line - 1]
 
 
+def test_an_error_without_a_line_is_told_above_the_code(opened: Open, looked_at: Site) -> None:
+    """What ptxas says of a whole kernel."""
+    error = next(d for d in evaluation(looked_at, attempt(looked_at, GPU, 0)).diagnostics if d.severity == "error")
+    assert not error.line
+    expect(opened(tab(looked_at, GPU, 0, "diff")).get_by_role("main")).to_contain_text(error.message)
+
+
 def test_hot_lines_have_their_share_of_the_stalls_in_the_gutter(opened: Open, looked_at: Site) -> None:
-    winner = attempt(looked_at, GPU, 6)
-    hottest = max(profile(looked_at, winner).hot_lines, key=lambda line: line.share)
-    page = opened(tab(looked_at, GPU, 6, "diff"))
+    hottest = max(profile(looked_at, attempt(looked_at, GPU, 5)).hot_lines, key=lambda line: line.share)
+    page = opened(tab(looked_at, GPU, 5, "diff"))
     diff = page.locator("cf-diff[data-drawn]").first
-    mark = diff.locator(".cf-gutter .cf-line-mark", has_text=f"{100 * hottest.share:.0f}%").first
-    expect(mark).to_be_attached()
-    entry = diff.locator(".cf-marks li", has_text=f"hot {100 * hottest.share:.0f} %").first
+    share = f"{100 * hottest.share:.0f}"
+    diff.locator(".cf-marks-box > summary").click()
+    entry = diff.locator(".cf-marks button", has_text=f"hot {share} %").first
     expect(entry).to_contain_text(str(hottest.line))
+    entry.click()  # leads to the line
+    expect(diff.locator(".cf-gutter .cf-line-mark", has_text=f"{share}%").first).to_be_in_viewport()
 
 
 # -- correctness ---------------------------------------------------------------------------------------------------
@@ -125,8 +133,8 @@ def test_the_map_shows_where_outputs_differ(opened: Open, looked_at: Site) -> No
 
 
 def test_what_the_warps_waited_for_is_drawn_beside_the_parent(opened: Open, looked_at: Site) -> None:
-    page = opened(tab(looked_at, GPU, 6, "profile"))
-    launch = profile(looked_at, attempt(looked_at, GPU, 6)).launches[0]
+    page = opened(tab(looked_at, GPU, 5, "profile"))
+    launch = profile(looked_at, attempt(looked_at, GPU, 5)).launches[0]
     svg = page.locator("cf-stalls[data-drawn] svg")
     text = svg.get_attribute("aria-label") or ""
     for name, share in sorted(launch.stalls.items(), key=lambda item: -item[1])[:3]:
@@ -137,11 +145,11 @@ def test_what_the_warps_waited_for_is_drawn_beside_the_parent(opened: Open, look
 
 
 def test_the_roofline_has_this_round_and_its_parent_below_their_roof(opened: Open, looked_at: Site) -> None:
-    page = opened(tab(looked_at, GPU, 6, "profile"))
+    page = opened(tab(looked_at, GPU, 5, "profile"))
     svg = page.locator("cf-roofline[data-drawn] svg")
     dots = svg.locator("g[data-mark=dot] circle")
     expect(dots).to_have_count(2)
-    roofline = profile(looked_at, attempt(looked_at, GPU, 6)).roofline
+    roofline = profile(looked_at, attempt(looked_at, GPU, 5)).roofline
     assert roofline is not None and roofline.achieved_flops_per_s is not None
     label = svg.get_attribute("aria-label") or ""
     assert f"{roofline.achieved_flops_per_s / 1e12:.3g} T" in label
@@ -150,14 +158,14 @@ def test_the_roofline_has_this_round_and_its_parent_below_their_roof(opened: Ope
 
 
 def test_the_share_of_each_units_peak_is_drawn(opened: Open, looked_at: Site) -> None:
-    page = opened(tab(looked_at, GPU, 6, "profile"))
+    page = opened(tab(looked_at, GPU, 5, "profile"))
     svg = page.locator("cf-light[data-drawn] svg")
     expect(svg).to_have_attribute("aria-label", re.compile(r"Percent of peak: .*\d+ %"))
 
 
 def test_the_metrics_stand_with_their_names_and_the_change_since_the_parent(opened: Open, looked_at: Site) -> None:
-    page = opened(tab(looked_at, GPU, 6, "profile"))
-    launch = profile(looked_at, attempt(looked_at, GPU, 6)).launches[0]
+    page = opened(tab(looked_at, GPU, 5, "profile"))
+    launch = profile(looked_at, attempt(looked_at, GPU, 5)).launches[0]
     body = page.content()
     named = [name for name in launch.metrics if name in body]
     assert len(named) >= 5, "metric names are on hover or in the table"

@@ -44,7 +44,7 @@ def test_the_curve_shows_every_round_and_the_lines_that_it_is_measured_against(o
     baseline = next(r for r in looked_at.store.results(looked_at.runs[GPU]).values() if isinstance(r, Baseline))
     assert baseline.eager_us is not None and baseline.compile_us is not None
     page = opened(looked_at.run(GPU))
-    svg = page.locator("cf-curve[data-drawn] svg")
+    svg = page.locator("cf-curve[data-drawn] svg.cf-plot")
     marks = svg.locator("a.cf-column")
     expect(marks).to_have_count(len(attempts))
     for attempt, label in zip(
@@ -68,7 +68,7 @@ def test_the_curve_shows_every_round_and_the_lines_that_it_is_measured_against(o
 
 def test_the_time_line_has_a_lane_for_each_stage(opened: Open, looked_at: Site) -> None:
     page = opened(looked_at.run(GPU))
-    svg = page.locator("cf-timeline[data-drawn] svg")
+    svg = page.locator("cf-timeline[data-drawn] svg.cf-plot")
     for lane in ("build", "check", "profile", "verify"):
         expect(svg).to_contain_text(re.compile(lane, re.I))
     spans = svg.locator("[data-tip]").evaluate_all("all => all.map(a => a.getAttribute('aria-label'))")
@@ -143,14 +143,14 @@ def test_a_hundred_rounds_are_drawn(opened: Open, crowded: Site) -> None:
     page = opened(f"{crowded.url}/runs/{LONG}")
     expect(page.locator("table.rounds tbody tr")).to_have_count(100)
     expect(page.locator("cf-curve[data-drawn] a.cf-column")).to_have_count(100)
-    wide = page.locator("cf-curve svg").evaluate("svg => svg.getBoundingClientRect().width")
+    wide = page.locator("cf-curve svg.cf-plot").evaluate("svg => svg.getBoundingClientRect().width")
     assert wide <= 1280
 
 
 def test_the_charts_fit_when_the_window_changes(opened: Open, looked_at: Site) -> None:
     page = opened(looked_at.run(GPU))
-    svg = page.locator("cf-curve[data-drawn] svg")
+    svg = page.locator("cf-curve[data-drawn] svg.cf-plot")
     expect(svg).to_be_visible()
     page.set_viewport_size({"width": 390, "height": 800})
-    becomes_true(page, "document.querySelector('cf-curve svg').getBoundingClientRect().width <= 390")
+    becomes_true(page, "document.querySelector('cf-curve svg.cf-plot').getBoundingClientRect().width <= 390")
     expect(svg.locator("a.cf-column")).to_have_count(7)

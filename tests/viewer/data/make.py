@@ -36,8 +36,8 @@ from cudaforge_profiling.types import Profile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 RECORDINGS = ROOT / "examples" / "recordings"
-NEUTRAL = "/opt/cudaforge"
-"""What stands in the recorded home in place of the path where the checkout happens to lie."""
+PLACES = ("/opt/cudaforge", "/home/user/.cudaforge")
+"""What stands in the recorded home in place of the paths of this checkout and of the home itself."""
 
 
 class Measured:
@@ -69,7 +69,7 @@ class Measured:
 def cudaforge(home: Path, *arguments: object, expected: tuple[int, ...] = (0,)) -> None:
     """Runs a command of CudaForge's on this home."""
     command = [sys.executable, "-m", "cudaforge", *map(str, arguments), "--home", str(home)]
-    done = subprocess.run(command, cwd=home.parent, check=False)
+    done = subprocess.run(command, cwd=ROOT, check=False)
     if done.returncode not in expected:
         raise SystemExit(f"{command} ended with {done.returncode}")
 
@@ -93,16 +93,15 @@ def on_gpu(home: Path) -> None:
 
 
 def without_paths(home: Path) -> None:
-    """Takes the place where this checkout happens to lie out of every text."""
+    """Takes the places where this checkout and the home happen to lie out of every text."""
     with closing(sqlite3.connect(home / "cudaforge.db")) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
-            for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
-                if kind.upper() in ("TEXT", "VARCHAR", "JSON") or kind.upper().startswith("VARCHAR"):
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) > 0",
-                        (str(ROOT), NEUTRAL, str(ROOT)),
-                    )
+            columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            texts = [name for _, name, kind, *_ in columns if kind.upper().startswith(("TEXT", "VARCHAR", "JSON"))]
+            for column in texts:
+                for old, new in zip((str(ROOT), str(home)), PLACES, strict=True):
+                    connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
         connection.commit()
         connection.execute("VACUUM")
 
