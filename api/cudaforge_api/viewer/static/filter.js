@@ -8,6 +8,8 @@ class FilterElement extends HTMLElement {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #running = new AbortController();
+  /** The query that the page shows. */
+  #shown = location.search;
 
   connectedCallback() {
     this.addEventListener("input", this.#onInput);
@@ -33,7 +35,9 @@ class FilterElement extends HTMLElement {
     void this.#apply();
   };
 
-  #onBack = () => location.reload();
+  #onBack = () => {
+    if (location.search !== this.#shown) location.reload(); // not for a link within the page
+  };
 
   async #apply() {
     const form = this.querySelector("form");
@@ -49,6 +53,7 @@ class FilterElement extends HTMLElement {
     try {
       await refresh(url, this.#running.signal);
       history.replaceState(null, "", url);
+      this.#shown = location.search;
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") return;
       location.assign(url); // the page itself says what is wrong
