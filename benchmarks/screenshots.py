@@ -47,10 +47,10 @@ def main() -> None:
         run = runs_by_task(store)[GPU]
         store.close()
         pages = {
-            "runs": "/",
-            "run": f"/runs/{run}",
-            "round": f"/runs/{run}/rounds/5?tab=diff",
-            "profile": f"/runs/{run}/rounds/5?tab=profile",
+            "runs": ("/", 420),
+            "run": (f"/runs/{run}", HEIGHT),
+            "round": (f"/runs/{run}/rounds/5?tab=diff", HEIGHT),
+            "profile": (f"/runs/{run}/rounds/5?tab=profile", HEIGHT),
         }
         with service(home, "--workers", "0", "--evaluator", "local:cpu") as running, sync_playwright() as playwright:
             root = running.url.removesuffix("/api/v1")
@@ -61,7 +61,8 @@ def main() -> None:
                     viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5, color_scheme=scheme
                 )
                 page = context.new_page()
-                for name, address in pages.items():
+                for name, (address, height) in pages.items():
+                    page.set_viewport_size({"width": WIDTH, "height": height})
                     page.goto(root + address)
                     drawn(page)
                     file = options.output / f"viewer-{name}-{scheme}.png"

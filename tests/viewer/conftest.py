@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,11 +89,12 @@ class Serving:
         self.site = Site(url, home, self.store, runs_by_task(self.store))
 
     async def _serve(self) -> None:
-        asyncio.get_running_loop().call_soon(self._ready.set)
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._ready.set)
         await self._server.serve(sockets=[self._listening])
 
     def close(self) -> None:
-        self._server.should_exit = True
+        self._loop.call_soon_threadsafe(self._server.handle_exit, signal.SIGTERM, None)
         self._thread.join(20)
         self._listening.close()
         self.store.close()
@@ -208,8 +210,11 @@ def watched() -> Watched:
 
 
 @pytest.fixture
-def opened(browser: Browser, watched: Watched) -> Iterator[Callable[..., Page]]:
-    """Opens an address in a browser with these options (Playwright's of a context); the browser is watched."""
+def opened(browser: Browser, watched: Watched, start: object) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a browser with these options (Playwright's of a context); the browser is watched.
+
+    It asks for `start` so that its pages are closed before their server is.
+    """
     with ExitStack() as stack:
 
         def go(url: str, **options: Any) -> Page:
