@@ -12,6 +12,8 @@ import { fileURLToPath } from "node:url";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const STATIC = join(HERE, "../cudaforge_api/viewer/static");
 const OUT = join(STATIC, "vendor");
+/** From there. */
+const TESTS = "../../../../../tests/viewer/vendor";
 const TARGET = ["chrome120", "firefox121", "safari17.2"];
 
 /** @type {import("esbuild").BuildOptions} */
@@ -97,7 +99,17 @@ async function outputs() {
     // An exported page has these texts between script tags, which this would end or turn inside out.
     if (name.endsWith(".js") && /<\/script|<!--/i.test(text)) throw new Error(`${name} cannot stand in a page`);
   }
-  return files;
+  return { ...files, ...(await forTests()) };
+}
+
+/** What the tests load into a page, as it comes: it is shipped to nobody. */
+async function forTests() {
+  const folder = join(HERE, "node_modules/axe-core");
+  const text = (/** @type {string} */ name) => readFile(join(folder, name), "utf8");
+  return {
+    [`${TESTS}/axe.min.js`]: await text("axe.min.js"),
+    [`${TESTS}/axe.LICENSE.txt`]: `${await text("LICENSE")}\n${await text("LICENSE-3RD-PARTY.txt")}`,
+  };
 }
 
 const files = await outputs();
@@ -106,7 +118,7 @@ if (process.argv.includes("--check")) {
   const stale = [];
   for (const name of Object.keys(files)) if ((await stored(name)) !== files[name]) stale.push(name);
   if (stale.length) {
-    console.error(`static/vendor/ is not what its sources make: ${stale.join(", ")}. Run make vendor.`);
+    console.error(`What is vendored is not what its sources make: ${stale.join(", ")}. Run make vendor.`);
     process.exit(1);
   }
 } else {
