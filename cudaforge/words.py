@@ -77,6 +77,12 @@ def microseconds(value: float | None) -> str:
     raise AssertionError  # the loop ends with seconds
 
 
+def rate(value: float, of: str) -> str:
+    """`559.1 GB/s`, `95.4 TFLOP/s`: a value a second of what `of` names."""
+    prefix, size = ("T", 1e12) if value >= 1e12 else ("G", 1e9)
+    return f"{value / size:.1f} {prefix}{of}/s"
+
+
 def significant(value: float, digits: int = 4) -> str:
     """`value` with so many significant digits, never in exponent form for 1e-3 .. 1e9."""
     if value == 0:

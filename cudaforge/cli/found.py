@@ -121,9 +121,9 @@ def profile(found: Profile, workloads: Sequence[str] = (), *, counters: bool = T
         if roof.floor_us:
             said.append(f"floor {words.microseconds(roof.floor_us)}")
         if roof.achieved_bytes_per_s:
-            said.append(f"{roof.achieved_bytes_per_s / 1e9:.1f} GB/s")
+            said.append(words.rate(roof.achieved_bytes_per_s, "B"))
         if roof.achieved_flops_per_s:
-            said.append(f"{roof.achieved_flops_per_s / 1e9:.1f} GFLOP/s")
+            said.append(words.rate(roof.achieved_flops_per_s, "FLOP"))
         if roof.share_of_floor is not None:
             said.append(f"takes {words.floors(roof.share_of_floor)}")
         parts.append(Text("  " + ", ".join(said)))

@@ -281,9 +281,9 @@ def _facts(profile: Profile) -> list[tuple[str, str]]:
     if roof.floor_us:
         facts.append(("floor", words.microseconds(roof.floor_us)))
     if roof.achieved_bytes_per_s:
-        facts.append(("reached", f"{roof.achieved_bytes_per_s / 1e9:.1f} GB/s"))
+        facts.append(("reached", words.rate(roof.achieved_bytes_per_s, "B")))
     if roof.achieved_flops_per_s:
-        facts.append(("arithmetic", f"{roof.achieved_flops_per_s / 1e9:.1f} GFLOP/s"))
+        facts.append(("arithmetic", words.rate(roof.achieved_flops_per_s, "FLOP")))
     if roof.share_of_floor is not None:
         facts.append(("takes", words.floors(roof.share_of_floor)))
     return facts
