@@ -70,6 +70,11 @@ def bracket(interval: Interval) -> str:
     return f"[{interval.low:.2f}, {interval.high:.2f}]"
 
 
+def off(ratio: float) -> str:
+    """How far a ratio that should be 1 is from it, in per cent: `+0.02`."""
+    return f"{100 * (ratio - 1):+.2f}"
+
+
 def verdict_name(verdict: Verdict | str | None) -> str:
     """In lower case, with spaces."""
     return VERDICT_NAMES.get(str(verdict), str(verdict)) if verdict else "under way"
@@ -87,6 +92,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "standing": standing,
     "bracket": bracket,
+    "off": off,
     "verdict_name": verdict_name,
     "usd": usd,
 }
