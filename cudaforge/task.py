@@ -34,7 +34,7 @@ class Tolerance(BaseModel):
     allclose against eager at 1e-4 (fp32) or 1e-2 (half), to compare with published numbers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     mode: Literal["calibrated", "explicit", "kernelbench"] = "calibrated"
     multiple: float = Field(8.0, gt=0, le=100)
     atol: float = Field(0.0, ge=0)
@@ -44,7 +44,7 @@ class Tolerance(BaseModel):
 class Workload(BaseModel):
     """One set of shapes, dtypes and init arguments: the task's module globals, overridden by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str = "default"
     overrides: dict[str, int | float | bool | str | list[int]] = {}
 
@@ -52,7 +52,7 @@ class Workload(BaseModel):
 class TaskMeta(BaseModel):
     """What may stand beside or inside the task file; everything has a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     dtype: Literal["float32", "float16", "bfloat16", "float64"] | None = None
     """Model and floating inputs are cast to it; None leaves them as the file makes them."""
     tolerance: Tolerance = Tolerance()

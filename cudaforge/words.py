@@ -21,8 +21,9 @@ SYMBOLS = {
     "REJECTED": ("⊘", "magenta"),
     "INFRASTRUCTURE": ("!", "yellow"),
 }
-# Terminal escapes, control characters other than newline and tab, and lone surrogates, which no terminal takes.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Terminal escapes, control characters other than newline and tab, marks that turn the direction of what follows, and
+# lone surrogates, which no terminal takes.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 STAGES = {
     "baseline": "measuring the reference (eager, torch.compile)",
     "coder": "the Coder writes",

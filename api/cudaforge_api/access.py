@@ -93,6 +93,8 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.most = settings.limits.body
+        # Of a reply in a form of the viewer's: there a character of code takes up to three times its bytes.
+        self.most_of_a_form = max(self.most, 3 * settings.limits.reply + (64 << 10))
         self._too_large = f"A request's body may have {self.most} bytes"
         self.names = None if settings.require_token else {*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts}
 
@@ -100,16 +102,13 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if (problem := self._problem(scope)) is not None:
-            await response(problem.problem)(scope, receive, send)
-            return
-        size = 0
+        size, most = 0, self._most(scope)
 
         async def counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self.most:  # sent in pieces, without a length
+            if size > most:  # sent in pieces, without a length
                 raise HTTPException(413, self._too_large)
             return message
 
@@ -118,7 +117,14 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *EVERYWHERE]}
             await send(message)
 
+        if (problem := self._problem(scope)) is not None:
+            await response(problem.problem)(scope, receive, with_headers)
+            return
         await self.app(scope, counted, with_headers)
+
+    def _most(self, scope: Scope) -> int:
+        """Bytes that this request's body may have."""
+        return self.most if scope["path"].startswith("/api/") else self.most_of_a_form
 
     def _problem(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)
@@ -126,7 +132,7 @@ class Guard:
         if self.names is not None and host not in self.names:
             return ProblemError("unknown-host", f"{host or 'No host'} is not a name of this service.", "Use localhost.")
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:18]) > self.most:
+        if length.isdecimal() and int(length[:18]) > self._most(scope):
             return ProblemError("too-large", f"{self._too_large}.", "GET /api/v1/about shows the limits.")
         if scope["method"] in SAFE:
             return None

@@ -82,9 +82,16 @@ class Built:
         return {**self.caches, **self.settings}
 
 
-def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float) -> Built:
-    """Builds a kernel, or takes it from `cache`. Raises BuildFailed, BuildTimeout, EvaluatorError."""
+def compile_kernel(
+    kernel: Kernel, device: Device, cache: Path, timeout_s: float, *, as_it_leaves: bool = False
+) -> Built:
+    """Builds a kernel, or takes it from `cache`. Raises BuildFailed, BuildTimeout, EvaluatorError.
+
+    `as_it_leaves`: as its user will build it, without the slim headers.
+    """
     folder = cache / "build" / f"{kernel.id}-{_cache_key(kernel, device)}"
+    if as_it_leaves and slim_ffi.serves(kernel.source, kernel.flags):
+        folder = folder.with_name(f"{folder.name}-plain")
     done = folder / "build.json"
     caches = {"TORCH_EXTENSIONS_DIR": str(folder / "extensions"), "TRITON_CACHE_DIR": str(folder / "triton")}
     settings = settings_for(device)
@@ -103,7 +110,8 @@ def compile_kernel(kernel: Kernel, device: Device, cache: Path, timeout_s: float
             (staged / name).mkdir()
         make_readable(staged)
         try:
-            build = _compile(kernel, package, device, timeout_s) if kernel.language.source_name else Build()
+            compiled = kernel.language.source_name is not None
+            build = _compile(kernel, package, device, timeout_s, as_it_leaves) if compiled else Build()
         except BuildFailed as failed:
             if failed.diagnostics and failed.compiled:
                 _keep(failed, Path(scratch) / "failed", failure)
@@ -162,7 +170,7 @@ def make_readable(folder: Path) -> None:
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
 
 
-def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) -> Build:
+def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float, as_it_leaves: bool) -> Build:
     source = package / str(kernel.language.source_name)
     arch = device.arch if source.suffix == ".cu" else "native"
     library = package / kernel_loader.library_name(source, list(kernel.flags), arch)
@@ -174,15 +182,16 @@ def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float) ->
         )
     started = time.monotonic()
     parse = parse_nvcc if source.suffix == ".cu" else parse_gxx
-    if slim_ffi.serves(kernel.source):
-        plain, command = command, slim_ffi.with_slim_headers(command)
-        code, log = _run(command, package, timeout_s)
+    done: tuple[int, str] | None = None
+    if not as_it_leaves and slim_ffi.serves(kernel.source, kernel.flags):
+        slim = slim_ffi.with_slim_headers(command)
+        with contextlib.suppress(BuildTimeout):  # then with all headers, in the time that a kernel has
+            done = _run(slim, package, timeout_s / 2)
         # What ptxas says of the device code does not depend on headers; whatever else fails is tried with all of them.
-        if code and not any(message.tool == "ptxas" and message.severity == "error" for message in parse(log)):
-            command = plain
-            code, log = _run(command, package, max(1.0, timeout_s - (time.monotonic() - started)))
-    else:
-        code, log = _run(command, package, timeout_s)
+        if done and done[0] and not any(m.tool == "ptxas" and m.severity == "error" for m in parse(done[1])):
+            done = None
+        command = slim if done else command
+    code, log = done or _run(command, package, timeout_s)
     messages = parse(log)
     if source.suffix == ".cu":
         remarks, entries = parse_ptxas(log, source=kernel.source)

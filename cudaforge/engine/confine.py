@@ -36,7 +36,8 @@ from typing import Any, NoReturn
 CANDIDATE_UID, PROGRAMS_UID = 61_001, 61_002
 """Users (and groups) of no name that root becomes: candidates cannot reach what compilers and the task run as."""
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-STARTED_IN = os.path.realpath(".")  # while it is what Python has put on its path
+NEEDED = ("cudaforge", "cudaforge_profiling", "torch", "tvm_ffi", "numpy", "triton", "pydantic", "typing_extensions.py")
+"""What processes in a cage import, or what that imports."""
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store")
 
 
@@ -165,7 +166,7 @@ def probe(programs: bool = False) -> tuple[str, ...]:
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--report-fd", "1", "--cage"]
     env = {
         **{k: v for k, v in os.environ.items() if k in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "LANG")},
-        "PYTHONPATH": os.pathsep.join(import_path()),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -208,22 +209,12 @@ def gpu_nodes(indices: Iterable[int] | None = None) -> tuple[str, ...]:
 # -- what may be read ------------------------------------------------------------------------------------------
 
 
-def import_path() -> list[str]:
-    """This process's own import path, for the processes below it to find the same packages.
-
-    Not the folder that Python puts first by itself, a script's or the working one: a user's project lies there, and
-    what is on the path can be read in a cage. (This package's own checkout is looked at by system_roots.)
-    """
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    automatic = {STARTED_IN, os.path.realpath(Path(script).parent) if script else STARTED_IN}
-    automatic.discard(str(Path(__file__).resolve().parents[2]))
-    return [p for p in sys.path if p and Path(p).is_dir() and os.path.realpath(p) not in automatic]
-
-
 def system_roots() -> tuple[str, ...]:
     """What every cage may read: the system's programs and libraries, this interpreter, its packages, PATH, CUDA.
 
-    Of a checkout that holds this package, the packages alone, so that its tests, history and results stay unseen.
+    Of a checkout that holds this package, the packages alone, so that its tests, history and results stay unseen. Of
+    the import path, what this interpreter and the packages that are needed lie in: a user's project may be on it, too,
+    as the folder of a script, as the working folder or by a .pth file.
     """
     listed = [os.environ.get(name, "").split(os.pathsep) for name in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME")]
     checkout, homes = _checkout(), _homes()
@@ -232,12 +223,22 @@ def system_roots() -> tuple[str, ...]:
     for entry in dict.fromkeys([*sys.path, *(path for paths in listed for path in paths)]):
         if not entry.startswith("/") or any(home.is_relative_to(entry) for home in homes):
             continue
+        if entry in sys.path and not _is_needed(entry):
+            continue
         if checkout and (Path(entry).is_relative_to(checkout) or checkout.is_relative_to(entry)):
             packages = (Path(entry, name) for name in ("cudaforge", "cudaforge_profiling"))
             roots += [str(package) for package in packages if os.access(package / "__init__.py", os.F_OK)]
         else:
             roots.append(entry)
     return tuple(root for root in dict.fromkeys(roots) if os.access(root, os.F_OK))
+
+
+def _is_needed(entry: str) -> bool:
+    """Whether an entry of the import path is the interpreter's or holds a package that a cage has use for."""
+    folders = (sys.prefix, sys.base_prefix, *SYSTEM_FOLDERS)
+    return any(Path(entry).is_relative_to(folder) for folder in folders) or any(
+        os.access(Path(entry, name), os.F_OK) for name in NEEDED
+    )
 
 
 def _homes() -> list[Path]:
@@ -581,7 +582,11 @@ def _become(cage: Cage) -> str:
     """Root becomes a user that owns nothing but scratch and the `write` folders."""
     uid = cage.uid
     os.setgroups([])
-    _try_as(uid, [sys.executable, *sys.path, *_torch_files(), *cage.read, *cage.devices, *map(_above, cage.write)])
+    _try_as(
+        uid,
+        read=[sys.executable, *(p for p in sys.path if _is_needed(p)), *_torch_files(), *cage.read, *cage.devices],
+        through=[str(Path(folder).parent) for folder in cage.write],
+    )
     for path in (cage.scratch, *cage.write):
         os.chown(path, uid, uid)
     os.setresgid(uid, uid, uid)
@@ -589,23 +594,19 @@ def _become(cage: Cage) -> str:
     return f"uid {uid}"
 
 
-def _above(folder: str) -> str:
-    """What has to be passed through to a folder that will be the user's own."""
-    return str(Path(folder, ".."))
-
-
 def _torch_files() -> list[str]:
     return [str(Path(entry, "torch", "__init__.py")) for entry in sys.path]
 
 
-def _try_as(uid: int, paths: Iterable[str]) -> None:
-    """OSError where user `uid` cannot read what root finds: an interpreter in root's own folder, say."""
-    wanted = [path for path in paths if os.access(path, os.F_OK)]
+def _try_as(uid: int, read: Iterable[str], through: Iterable[str]) -> None:
+    """OSError where user `uid` cannot read what root finds, or not pass through a folder: an interpreter in root's own
+    folder, say."""
+    wanted = [(path, os.R_OK) for path in read if os.access(path, os.F_OK)] + [(path, os.X_OK) for path in through]
     os.setegid(uid)
     os.seteuid(uid)
     try:
-        for path in wanted:
-            if not os.access(path, os.R_OK, effective_ids=True):
+        for path, how in wanted:
+            if not os.access(path, how, effective_ids=True):
                 raise PermissionError(errno.EACCES, f"closed to user {uid}", path)
     finally:
         os.seteuid(0)

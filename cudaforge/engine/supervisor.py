@@ -207,12 +207,19 @@ class Supervisor:
         }
 
     def _build(
-        self, kernel: Kernel, options: EvaluateOptions, stages: Stages, account: dict[str, Any]
+        self,
+        kernel: Kernel,
+        options: EvaluateOptions,
+        stages: Stages,
+        account: dict[str, Any],
+        *,
+        as_it_leaves: bool = False,
     ) -> Built | Evaluation:
         try:
             # On the CPU a compiler takes the cores on which somebody else may be timing.
             with self._held(stages) if self.device.kind == "cpu" else contextlib.nullcontext(), stages("build"):
-                built = compile_kernel(kernel, self.device, self.cache, options.build_timeout_s)
+                timeout_s = options.build_timeout_s
+                built = compile_kernel(kernel, self.device, self.cache, timeout_s, as_it_leaves=as_it_leaves)
         except BuildFailed as failed:
             account["build"] = failed.build
             return verdicts.build_failed(failed, account, stages.seconds)
@@ -421,7 +428,7 @@ class Supervisor:
     def verify(self, task: Task, kernel: Kernel, options: EvaluateOptions, processes: int) -> Verification:
         """The kernel again in fresh processes, batches interleaved with eager, torch.compile and an A/A control."""
         stages, account = Stages(), self._account(task, kernel)
-        built = self._build(kernel, options, stages, account)
+        built = self._build(kernel, options, stages, account, as_it_leaves=True)
         if isinstance(built, Evaluation):
             return Verification(evaluation=built, note="the winner did not build again")
         baseline = self.baseline(task, options)

@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from cudaforge.engine.confine import import_path
 from cudaforge.engine.protocol import Channel, Closed
 from cudaforge.errors import CudaForgeError, EvaluatorError, TaskError
 from cudaforge.evaluation import Request
@@ -72,7 +71,7 @@ class Worker:
                 stderr=output,
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join(import_path()),
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
                     "PYTHONSAFEPATH": "1",
                     # Its own threads must not spin on cores that what it measures needs; children do not inherit it.
                     "OMP_WAIT_POLICY": "passive",

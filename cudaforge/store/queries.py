@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -83,8 +84,8 @@ def _sorted_by(sort: RunSort, attempts: Any) -> Any:
         "device": RUNS.c.device,
         "state": RUNS.c.state,
         "rounds": attempts,
-        "speedup": RUNS.c.speedup,
-        "compile": RUNS.c.speedup_compile,
+        "speedup": case((RUNS.c.win, RUNS.c.speedup)),  # of a run without a win the list shows none
+        "compile": case((RUNS.c.win, RUNS.c.speedup_compile)),
         "cost": usd,
         "time": seconds,
     }
@@ -92,10 +93,13 @@ def _sorted_by(sort: RunSort, attempts: Any) -> Any:
 
 
 def glances(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunGlance]:
-    """What a list draws of each of these runs. Of a run's body only the budget and the verified interval are read."""
-    compared = func.json_extract(RUNS.c.body, "$.outcome.speedup.compile")
-    rounds = func.json_extract(RUNS.c.body, "$.spec.budget.rounds")
-    heads = connection.execute(select(RUNS.c.id, rounds, compared, RUNS.c.win).where(RUNS.c.id.in_(run_ids)))
+    """What a list draws of each of these runs. Of a run's body only the budget and the verified interval are read.
+
+    Not by SQLite's JSON functions: for them a body that holds an infinity is malformed, and one such run would be an
+    error of the whole list.
+    """
+    bodies = connection.execute(select(RUNS.c.id, RUNS.c.body, RUNS.c.win).where(RUNS.c.id.in_(run_ids)))
+    heads = [(run_id, json.loads(body), win) for run_id, body, win in bodies]
     points: dict[str, list[RoundPoint]] = {run_id: [] for run_id in run_ids}
     query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.round, ATTEMPTS.c.verdict, ATTEMPTS.c.speedup)
     for row in connection.execute(query.where(ATTEMPTS.c.run_id.in_(run_ids)).order_by(ATTEMPTS.c.round)):
@@ -108,13 +112,18 @@ def glances(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunGlan
     seconds = {row.run_id: row.seconds for row in connection.execute(worked)}
     return {
         run_id: RunGlance(
-            budget_rounds=budget,
+            budget_rounds=body["spec"]["budget"]["rounds"],
             points=tuple(points[run_id]),
-            compile=Interval.model_validate_json(interval) if interval and win else None,
+            compile=_verified_over_compile(body) if win else None,
             seconds=seconds.get(run_id, 0.0),
         )
-        for run_id, budget, interval, win in heads
+        for run_id, body, win in heads
     }
+
+
+def _verified_over_compile(body: dict[str, Any]) -> Interval | None:
+    speedup = (body.get("outcome") or {}).get("speedup") or {}
+    return Interval.model_validate(speedup["compile"]) if speedup.get("compile") else None
 
 
 def counts(connection: Connection, today: str) -> RunCounts:

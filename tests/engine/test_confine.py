@@ -522,20 +522,22 @@ def test_the_systems_roots_hold_no_checkout_and_no_home() -> None:
     assert any((CHECKOUT / "cudaforge").is_relative_to(root) for root in roots)
 
 
-@pytest.mark.parametrize("how", ["script", "module"])
-def test_the_folder_that_python_puts_on_its_path_by_itself_stays_unseen(tmp_path: Path, how: str) -> None:
-    (tmp_path / "tool.py").write_text(
-        "from cudaforge.engine.confine import import_path, sys\nprint(sys.path, import_path())"
+@pytest.mark.parametrize("how", ["script", "module", "path"])
+def test_a_users_project_on_the_import_path_stays_unseen(tmp_path: Path, how: str) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "tool.py").write_text(
+        "from cudaforge.engine.confine import sys, system_roots\nprint(sys.path, system_roots())"
     )
-    where = os.pathsep.join(environment()["PYTHONPATH"].split(os.pathsep))
-    command = [sys.executable, *(["-m", "tool"] if how == "module" else [str(tmp_path / "tool.py")])]
+    where = environment()["PYTHONPATH"] + (f"{os.pathsep}{project}" if how == "path" else "")
+    command = [sys.executable, *(["-m", "tool"] if how == "module" else [str(project / "tool.py")])]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": where}, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=project, env={"PYTHONPATH": where}, capture_output=True, text=True, timeout=60, check=True
     )
-    whole, passed_on = done.stdout.split("] [")
-    assert str(tmp_path) in whole
-    assert str(tmp_path) not in passed_on
-    assert str(CHECKOUT) in passed_on
+    path, roots = done.stdout.split("] (")
+    assert str(project) in path
+    assert str(project) not in roots
+    assert str(CHECKOUT / "cudaforge") in roots and sys.prefix in roots
 
 
 def test_a_folder_that_its_user_cannot_come_to_does_without_a_user_of_its_own(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ bool even(int x) { return x % 2 == 0; }
 void nothing() {}
 int64_t address(void* pointer) { return reinterpret_cast<int64_t>(pointer) ? 1 : 0; }
 int64_t raw(DLTensor* x) { return x->ndim; }
+const bool odd(const int64_t& x) { return x % 2 != 0; }
+int64_t listed() { return tvm::ffi::ShapeView({0, 3}).size(); }
+struct Of {
+  static const int kRank = 2;
+};
 
 void complain(TensorView x, int how) {
   enum Colour { red, green };
@@ -73,6 +78,7 @@ void complain(TensorView x, int how) {
   if (how == 5) x.size(7);
   if (how == 6) x.shape().at(9);
   if (how == 7) throw std::runtime_error("of the standard library");
+  TVM_FFI_ICHECK_EQ(x.ndim(), Of::kRank) << "a constant without a definition";
   if (how == 8) TVM_FFI_THROW(NotImplementedError);
   if (how == 9) TVM_FFI_CHECK_GE(1.25, 2.5, ValueError);
   if (how == 10) {
@@ -96,6 +102,8 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(even, even);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(nothing, nothing);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(address, address);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(raw, raw);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(odd, odd);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(listed, listed);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(complain, complain);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC_DOC(complain, "Raises.");
 """
@@ -176,6 +184,9 @@ def test_tensors_look_the_same(pair: tuple[Any, Any], x: torch.Tensor) -> None:
         ("address", (5,)),
         ("raw", (torch.zeros(2, 3),)),
         ("raw", ([1],)),
+        ("odd", (3,)),
+        ("odd", ("3",)),
+        ("listed", ()),
         ("look", (torch.zeros(2),)),
         ("look", (torch.zeros(2), 3)),
         ("look", (torch.zeros(()), "out")),
@@ -232,11 +243,43 @@ def test_a_kernel_that_needs_no_more_is_built_with_the_slim_headers(tmp_path: Pa
         "int64_t f(tvm::ffi::Tensor x) { return x.numel(); }",
         "std::string f(std::string x) { return x; }",
         "uint64_t f(uint64_t x) { return x; }",
+        "using namespace tvm::ffi;\nint64_t f(int64_t x) { return x; }",
+        "#ifndef TVM_FFI_INLINE\n#endif\nint64_t f(int64_t x) { return x; }",
+        "#if __has_include(<cudaforge_slim/ffi.h>)\n#endif\nint64_t f(int64_t x) { return x; }",
     ],
-    ids=["a header that is not served", "a class that is not", "an argument that is not", "a range that is checked"],
+    ids=[
+        *("a header that is not served", "a class that is not", "an argument that is not", "a range that is checked"),
+        *("names that are missing might clash", "it looks for a macro", "it looks for a header"),
+    ],
 )
 def test_whatever_else_is_built_plainly(tmp_path: Path, source: str) -> None:
     assert not used_slim(build(tmp_path, HEAD + source + "\nTVM_FFI_DLL_EXPORT_TYPED_FUNC(f, f);"))
+
+
+@pytest.mark.parametrize(
+    ("source", "flags"),
+    [
+        ("#include <tvm/ffi/function.h>\nvoid f(tvm::ffi::TensorView x) {}", ()),
+        ("// #include <tvm/ffi/container/tensor.h>\n#include <tvm/ffi/function.h>\nvoid f() {}", ()),
+        ("#define N 1024\n" + HEAD, ()),
+        ("#define H <tvm/ffi/any.h>\n#include H\n" + HEAD, ()),
+        (HEAD + "#include WHAT\n", ()),
+        (HEAD, ("-Wall", "-Werror")),
+        (HEAD, ("-DN=4",)),
+    ],
+)
+def test_what_the_two_might_see_otherwise_is_not_served(source: str, flags: tuple[str, ...]) -> None:
+    assert not slim_ffi.serves(source, flags)
+    assert slim_ffi.serves("#include <cmath>\n" + HEAD + "#define N 1024\n", ("-O3", "-ffast-math"))
+
+
+def test_what_is_verified_is_built_as_its_user_will_build_it(tmp_path: Path) -> None:
+    source = HEAD + "void f(TensorView x) {}\nTVM_FFI_DLL_EXPORT_TYPED_FUNC(f, f);"
+    kernel = Kernel.of(Language.CPP, {"kernel.cpp": source, "model.py": MODEL})
+    assert used_slim(compile_kernel(kernel, cpu_device(), tmp_path, 120.0))
+    plain = compile_kernel(kernel, cpu_device(), tmp_path, 120.0, as_it_leaves=True)
+    assert not used_slim(plain) and not plain.build.cached
+    assert compile_kernel(kernel, cpu_device(), tmp_path, 120.0, as_it_leaves=True).build.cached
 
 
 def test_a_mistake_is_told_as_with_the_plain_headers(tmp_path: Path) -> None:

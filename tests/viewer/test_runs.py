@@ -124,6 +124,12 @@ def test_two_runs_are_compared_side_by_side(opened: Open, looked_at: Site) -> No
         expect(main).to_contain_text(f"{run.outcome.speedup.eager.value:.2f}")
 
 
+def test_a_run_that_is_not_among_the_newest_can_be_compared(opened: Open, crowded: Site) -> None:
+    (oldest,) = crowded.store.find_runs(limit=1, ascending=True)
+    page = opened(f"{crowded.url}/compare?a={oldest.id}")
+    expect(page.locator("select[name=a]")).to_have_value(oldest.id)
+
+
 def test_five_hundred_runs_come_page_by_page(opened: Open, crowded: Site) -> None:
     page = opened(crowded.url)
     shown = page.locator(ROW).count()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -224,6 +225,14 @@ def test_cited_evidence_is_looked_up_in_the_profile(store: SqliteStore, runs: di
     assert cite(Evidence(metric=metric.name, value="1"), None).standing == "unknown"
 
 
+@pytest.mark.parametrize("name", ["a" * 200_000, "kernel.cu:" + "9" * 5000, ":" * 1000, ""])
+def test_no_words_of_a_judge_keep_the_service_busy(store: SqliteStore, runs: dict[str, str], name: str) -> None:
+    profile = profile_of(store, runs[GPU], 4)
+    started = time.monotonic()
+    assert cite(Evidence(metric=name, value="1"), profile).standing == "unknown"
+    assert time.monotonic() - started < 1  # it was minutes
+
+
 def test_the_correctness_map_knows_the_outputs_shape_only_where_it_fits() -> None:
     error = OutputError(output="1", mismatched=2, total=24, first=(((0, 1), 1.0, None),))
     (found,) = errors((error,), ("float32[4, 6]", "float32[3, 8]")).outputs
@@ -273,6 +282,32 @@ def test_errors_are_pages_for_people_and_documents_for_programs(client: TestClie
     assert page.status_code == document.status_code == 404
     assert page.headers["content-type"].startswith("text/html") and "There is no run" in page.text
     assert document.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/runs/last", "/runs/x/rounds/y", "/nothing"])
+def test_an_address_that_is_none_is_said_so_in_a_readers_words(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404 and answer.headers["content-type"].startswith("text/html")
+    assert "should match" not in answer.text and "describes the form" not in answer.text
+
+
+def test_past_the_end_of_the_list_it_says_so_and_leads_back(client: TestClient) -> None:
+    text = client.get("/?cursor=500").text
+    assert "this far down" in text and "There is no run yet" not in text
+
+
+def test_what_the_guard_refuses_has_the_headers_of_everything(client: TestClient) -> None:
+    refused = client.post("/login", data={"token": "x"}, headers={"Origin": "http://elsewhere.example"})
+    assert refused.status_code == 403 and refused.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_form_may_carry_the_longest_reply_though_its_encoding_is_longer(start: Start, runs: dict[str, str]) -> None:
+    client = start(limits={"body": 200_000, "reply": 100_000})
+    text = "内" * 30_000  # 90,000 bytes, 270,000 in a form
+    answer = client.post(f"/runs/{runs[NO_WIN]}/reply", data={"text": text}, headers={"Origin": "http://localhost"})
+    assert answer.status_code == 409  # that run waits for nobody; its length is none of the problem
+    too_long = client.post("/api/v1/runs", content=b"x" * 250_000, headers={"Content-Type": "application/json"})
+    assert too_long.status_code == 413
 
 
 def test_static_files_stand_under_their_digest_for_ever(client: TestClient) -> None:

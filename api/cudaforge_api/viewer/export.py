@@ -47,6 +47,8 @@ def export_run(record: SqliteStore, run: Run) -> bytes:
         "page": page,
         "rounds": rounds,
         "commands": commands,
+        "task_file": reproduce.task_file(run.spec.task),
+        "task_source": reproduce.task_source(run.spec.task),
         "scale": charts.scale_of(r.attempt.speedup.eager for r in page.rounds if r.attempt.speedup),
         "exported": True,
         "policy": policy,

@@ -50,4 +50,8 @@ def respond(request: Request, problem: Problem, headers: Mapping[str, str] | Non
     if problem.status == 401 and request.method == "GET":
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(asked)}", 303, {"Cache-Control": "no-store"})
-    return page("error.html", problem.status, problem=problem)
+    if (
+        problem.status == 422 and request.method == "GET"
+    ):  # an address that somebody typed: its form is no news to a reader
+        problem = ProblemError("not-found", "There is no such page.", "The list of runs is at /.").problem
+    return page("error.html", problem.status, headers, problem=problem)

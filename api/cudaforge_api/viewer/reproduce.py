@@ -12,7 +12,7 @@ from cudaforge.trace import Run
 
 def task_file(task: Task) -> str:
     """A name for the task's file, whatever the task is called."""
-    plain = re.sub(r"[^A-Za-z0-9_\-]+", "_", task.name).strip("_")[:80]
+    plain = re.sub(r"[^A-Za-z0-9_\-]+", "_", task.name).strip("_-")[:80]
     return f"{plain or 'task'}.py"
 
 
@@ -27,7 +27,7 @@ def task_source(task: Task) -> str:
 def commands(run: Run, kernel: Kernel, base_url: str = "", token: bool = False) -> str:
     """Shell commands that fetch task and kernel from the service at `base_url` and evaluate one against the other.
 
-    Without `base_url` the files are at hand already.
+    Without `base_url` the reader has put the files, which stand beside the commands, where they are named.
     """
     task, folder = task_file(run.spec.task), f"kernel_{kernel.id}"
     lines = []
@@ -40,6 +40,8 @@ def commands(run: Run, kernel: Kernel, base_url: str = "", token: bool = False) 
             "python3 -m zipfile -e kernel.zip .",
         ]
     options = ["--format", kernel.language.value, "--trials", str(run.spec.options.trials)]
+    if run.spec.options.strict_isolation:
+        options.append("--strict-isolation")
     if run.spec.evaluator != "local":
         options += ["--evaluator", run.spec.evaluator]
     lines.append(shlex.join(["cudaforge", "evaluate", task, folder, *options]))

@@ -133,9 +133,10 @@ class RoundPage:
         return "a kernel is profiled when the next round is made from it, and none was made from this one"
 
 
-def round_page(record: SqliteStore, run: Run, attempt: Attempt, tab: Tab, against: int | None = None) -> RoundPage:
-    """The page of a round that was just read, with one of its tabs."""
-    newest = record.last_event(run.id)
+def round_page(
+    record: SqliteStore, run: Run, attempt: Attempt, tab: Tab, against: int | None = None, last_event: int = 0
+) -> RoundPage:
+    """The page of a round, with one of its tabs. `last_event`: the run's newest before it was read."""
     attempts = {a.round: a for a in record.attempts(run.id)}
     parent = next((a for a in attempts.values() if a.id == attempt.base), None)
     evaluation = record.result(attempt.evaluation) if attempt.evaluation else None
@@ -149,7 +150,7 @@ def round_page(record: SqliteStore, run: Run, attempt: Attempt, tab: Tab, agains
         kernel=record.kernel(attempt.kernel) if attempt.kernel else None,
         profile=_profile(record, attempt),
         failed=attempt.verdict is None and bool(attempt.reply_error),
-        last_event=newest.id if newest else 0,
+        last_event=last_event,
     )
     before = _profile(record, parent) if parent else None
     match tab:
@@ -194,7 +195,7 @@ def cite(evidence: Evidence, profile: Profile | None) -> Cited:
         return Cited(evidence, "unknown", "there is no profile to look it up in")
     name = evidence.metric.strip()
     found = [(float(m.value), m.unit) for m in find_metric(profile, name) if not isinstance(m.value, str)]
-    if not found and (place := re.search(r"([\w.\-]+):(\d+)", name)):
+    if not found and (place := re.search(r"([\w.\-]{1,100}):(\d{1,9})(?!\d)", name[:300])):
         hot = [h for h in profile.hot_lines if h.file == place[1] and h.line == int(place[2])]
         found = [(100 * h.share, "% of stalls") for h in hot]
     if not found:
@@ -203,8 +204,12 @@ def cite(evidence: Evidence, profile: Profile | None) -> Cited:
     cited = [float(text.replace(",", "")) for text in NUMBERS.findall(evidence.value)]
     if not cited:
         return Cited(evidence, "unknown", f"it is {said}")
-    scaled = [each * scale for each in cited for scale in SCALES]
-    right = any(math.isclose(each, value, rel_tol=NEAR, abs_tol=1e-9) for value, _ in found for each in scaled)
+    right = any(
+        math.isclose(each * scale, value, rel_tol=NEAR, abs_tol=1e-9)
+        for value, unit in found
+        for each in cited
+        for scale in ((1.0,) if "%" in unit else SCALES)
+    )
     return Cited(evidence, "right" if right else "wrong", said)
 
 

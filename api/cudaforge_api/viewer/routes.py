@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from cudaforge.errors import ConflictError
-from cudaforge.trace import Attempt, Run, RunState
+from cudaforge.trace import Attempt, RunState
 from cudaforge_api.access import COOKIE, Caller, Reader, Submitter
 from cudaforge_api.answers import FOREVER
 from cudaforge_api.problems import ProblemError, from_error
@@ -22,7 +22,7 @@ from cudaforge_api.viewer.compare import compare_page
 from cudaforge_api.viewer.forms import Form, onward
 from cudaforge_api.viewer.html import page
 from cudaforge_api.viewer.rounds import TABS, round_page
-from cudaforge_api.viewer.run import RunPage, run_page
+from cudaforge_api.viewer.run import RunPage, newest_event, run_page
 from cudaforge_api.viewer.runs import Asked, runs_page
 
 router = APIRouter(include_in_schema=False)
@@ -51,12 +51,14 @@ def runs(service: TheService, request: Request, _: Reader) -> Response:
 @router.get("/runs/{run_id}")
 def run(run_id: RunId, service: TheService, caller: Reader) -> Response:
     """One run."""
-    return _run(service, caller, the_run(service, run_id))
+    return _run(service, caller, run_id)
 
 
-def _run(service: Service, caller: Caller, found: Run, status: int = 200, **more: str) -> Response:
+def _run(service: Service, caller: Caller, run_id: str, status: int = 200, **more: str) -> Response:
+    last_event = newest_event(service.record, run_id)
+    found = the_run(service, run_id)
     job = service.record.queue.job(found.id) if found.state is RunState.SUSPENDED else None
-    made = run_page(service.record, found)
+    made = run_page(service.record, found, last_event)
     made.may_reply = caller.may_change(job.submitter if job else None)
     made.queued = job is not None
     made.error, made.text = more.get("error", ""), more.get("text", "")
@@ -73,10 +75,11 @@ def one_round(
     run_id: RunId, round: Round, service: TheService, request: Request, _: Reader, tab: str = "plan", against: str = ""
 ) -> Response:
     """One round, one of its tabs. What is no tab is the first one; what is no round is the parent."""
+    last_event = newest_event(service.record, run_id)
     found = the_run(service, run_id)
     shown = next((name for name in TABS if name == tab), TABS[0])
     number = int(against) if against.isdecimal() and len(against) < 5 else None
-    made = round_page(service.record, found, _attempt(service, run_id, round), shown, number)
+    made = round_page(service.record, found, _attempt(service, run_id, round), shown, number, last_event)
     commands = ""
     if made.kernel:
         base, token = str(request.base_url), service.settings.require_token
@@ -162,15 +165,15 @@ def _reply(run_id: str, service: Service, caller: Caller, form: dict[str, str]) 
         problem = from_error(error)
     else:
         return RedirectResponse(f"/runs/{run_id}", 303)
-    return _run(service, caller, the_run(service, run_id), problem.status, error=problem.detail, text=text)
+    return _run(service, caller, run_id, problem.status, error=problem.detail, text=text)
 
 
 @router.get("/login")
-def login_page(service: TheService, next: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+def login_page(service: TheService, request: Request, next: str = "/") -> Response:
     """Asks for a token, where one is needed."""
     if not service.settings.require_token:
         return RedirectResponse(onward(next), 303)
-    return page("login.html", onward=onward(next), error="")
+    return page("login.html", onward=onward(next), error="", signed_in=COOKIE in request.cookies)
 
 
 @router.post("/login")
@@ -179,7 +182,7 @@ async def login(service: TheService, request: Request, form: Form) -> Response:
     secret, after = form.get("token", "").strip(), onward(form.get("next", "/"))
     token = await run_in_threadpool(service.record.tokens.find, secret)
     if token is None:
-        return page("login.html", 401, onward=after, error="The token is unknown or was revoked.")
+        return page("login.html", 401, onward=after, error="The token is unknown or was revoked.", signed_in=False)
     answer = RedirectResponse(after, 303)
     flags: dict[str, Any] = {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
     answer.set_cookie(COOKIE, secret, max_age=COOKIE_S, path="/", **flags)

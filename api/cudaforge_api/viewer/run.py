@@ -44,6 +44,7 @@ class Headline:
     eager: Interval | None = None
     compile: Interval | None = None
     verified: bool = False
+    """Measured in fresh processes beside a control, whatever came of it; else by a screening."""
     share_of_floor: float | None = None
     time_us: float | None = None
     eager_us: float | None = None
@@ -117,9 +118,15 @@ class RunPage:
         return "\n\n".join(f"---- {m.role} ----\n{m.content}" for m in self.pending.messages)
 
 
-def run_page(record: SqliteStore, run: Run, *, exported: bool = False) -> RunPage:
-    """The page of a run that was just read. `exported`: its rounds are in the same file."""
-    newest = record.last_event(run.id)
+def newest_event(record: SqliteStore, run_id: str) -> int:
+    """Asked before a run is read: what comes meanwhile is shown once more, never missed."""
+    newest = record.last_event(run_id)
+    return newest.id if newest else 0
+
+
+def run_page(record: SqliteStore, run: Run, last_event: int = 0, *, exported: bool = False) -> RunPage:
+    """The page of a run. `last_event`: its newest_event before it was read; `exported`: its rounds are in the same
+    file."""
     events = list(all_events(record, run.id))
     attempts = record.attempts(run.id)
     summary = record.summary(run.id)
@@ -141,7 +148,7 @@ def run_page(record: SqliteStore, run: Run, *, exported: bool = False) -> RunPag
         notes=[e.event for e in events if isinstance(e.event, Note)][-MOST_NOTES:],
         stage=_stage(run, events),
         pending=pending_item(record, run) if run.state is RunState.SUSPENDED else None,
-        last_event=newest.id if newest else 0,
+        last_event=last_event,
     )
 
 
@@ -168,7 +175,8 @@ def headline(run: Run, verification: Verification | None, best: Attempt | None) 
         if verification:
             why += f" {words.why_no_win(verification)}"
         eager = speedup.eager if speedup else None
-        return Headline("no-win", "no win found", eager, speedup.compile if speedup else None, why=why, **measured)
+        over_compile = speedup.compile if speedup else None
+        return Headline("no-win", "no win found", eager, over_compile, verification is not None, why=why, **measured)
     titles = {
         RunState.QUEUED: ("queued", "waits for a worker", ""),
         RunState.RUNNING: ("running", "running", ""),

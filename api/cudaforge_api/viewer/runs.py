@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cudaforge.store.sqlite import SqliteStore
 
 PAGE = 100
-WORST_FIRST: frozenset[str] = frozenset({"task", "model", "device", "state"})
+FROM_A_TO_Z: frozenset[str] = frozenset({"task", "model", "device", "state"})
 """What is sorted from A to Z when it is first asked for; numbers begin with the largest."""
 
 
@@ -69,8 +69,8 @@ class Asked(BaseModel):
 
     def sorted_by(self, key: str) -> str:
         """URL of the list sorted by `key`; by what it is sorted already, the other way round."""
-        first = key if key in WORST_FIRST else f"-{key}"
-        other = f"-{key}" if key in WORST_FIRST else key
+        first = key if key in FROM_A_TO_Z else f"-{key}"
+        other = f"-{key}" if key in FROM_A_TO_Z else key
         return self.url(sort=other if self.sort == first else first, cursor=0)
 
     def aria_sort(self, key: str) -> str:

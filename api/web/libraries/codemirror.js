@@ -19,6 +19,7 @@ export {
   WidgetType,
   gutter,
   keymap,
+  highlightSpecialChars,
   lineNumbers,
   panels,
 } from "@codemirror/view";

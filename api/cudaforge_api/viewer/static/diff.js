@@ -116,6 +116,7 @@ export class DiffElement extends Island {
     const marks = data.marks.filter((mark) => mark.side === side);
     return [
       C.lineNumbers(),
+      C.highlightSpecialChars(), // marks that turn the direction of text would show another kernel than was compiled
       this.#folding.extension,
       marks.length ? [markGutter(C, marks), markLines(C, marks)] : [],
       data.language === "python" ? C.python() : C.cpp(),

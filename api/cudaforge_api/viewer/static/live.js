@@ -48,6 +48,8 @@ class LiveElement extends HTMLElement {
   #lookedAt = 0;
   #looking = false;
   #again = false;
+  /** Whether the last look failed: the page is older than the stream. */
+  #missed = false;
   #news = "";
   #state = make("span", { class: "cf-live-state" });
   #spoken = make("span", { class: "cf-unseen", role: "status", "aria-live": "polite" });
@@ -80,7 +82,10 @@ class LiveElement extends HTMLElement {
     this.#show("connecting");
     const source = new EventSource(url);
     this.#source = source;
-    source.addEventListener("open", () => this.#show("live"));
+    source.addEventListener("open", () => {
+      this.#show("live");
+      if (this.#missed) this.#soon();
+    });
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CONNECTING) return this.#show("reconnecting");
       this.#close();
@@ -102,6 +107,7 @@ class LiveElement extends HTMLElement {
     this.#ended = status === 204;
     this.#show(this.#ended ? "ended" : "closed");
     if (!this.#ended) this.#retry = setTimeout(this.#onVisibility, AGAIN);
+    else if (this.#missed) this.#soon();
   }
 
   #close() {
@@ -133,13 +139,18 @@ class LiveElement extends HTMLElement {
   }
 
   async #look() {
+    if (!this.isConnected) return;
     this.#looking = true;
     try {
       await refresh(location.href);
+      this.#missed = false;
       if (this.#news) this.#spoken.textContent = this.#news;
       this.#news = "";
     } catch {
-      this.#again = true; // the server may be starting anew; the stream says when it is back
+      this.#missed = true; // the server may be starting anew; the stream says when it is back
+      this.#again = false;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => void this.#look(), AGAIN);
     }
     this.#lookedAt = Date.now();
     this.#looking = false;

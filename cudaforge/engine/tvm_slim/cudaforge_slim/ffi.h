@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -107,12 +108,26 @@ inline void raise(const Error& error) {
   TVMFFIObjectDecRef(made);
 }
 
-template <typename X, typename Y>
-std::string versus(const X& x, const Y& y) {
-  Text text;
-  text << " (" << x << " vs. " << y << ") ";
-  return text.str();
-}
+// What a failed comparison says of its sides; nothing where it holds. Two ints are taken by value, so that a constant
+// that is declared within a class needs no definition.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#define CUDAFORGE_SLIM_COMPARISON(name, op)                                \
+  template <typename X, typename Y>                                        \
+  std::optional<std::string> name(const X& x, const Y& y) {                \
+    if (x op y) return std::nullopt;                                       \
+    Text text;                                                             \
+    text << " (" << x << " vs. " << y << ") ";                             \
+    return text.str();                                                     \
+  }                                                                        \
+  inline std::optional<std::string> name(int x, int y) { return name<int, int>(x, y); }
+CUDAFORGE_SLIM_COMPARISON(compare_EQ, ==)
+CUDAFORGE_SLIM_COMPARISON(compare_NE, !=)
+CUDAFORGE_SLIM_COMPARISON(compare_LT, <)
+CUDAFORGE_SLIM_COMPARISON(compare_LE, <=)
+CUDAFORGE_SLIM_COMPARISON(compare_GT, >)
+CUDAFORGE_SLIM_COMPARISON(compare_GE, >=)
+#pragma GCC diagnostic pop
 
 }  // namespace cudaforge_slim
 
@@ -121,17 +136,15 @@ std::string versus(const X& x, const Y& y) {
 #define TVM_FFI_CHECK(cond, ErrorKind)                 \
   if (__builtin_expect(static_cast<bool>(!(cond)), 0)) \
   TVM_FFI_THROW(ErrorKind) << "Check failed: (" #cond << ") is false: "
-#define CUDAFORGE_SLIM_COMPARE(x, op, y, ErrorKind)                                                                 \
-  if (auto cudaforge_slim_differ = [](const auto& a, const auto& b) {                                               \
-        return a op b ? std::optional<std::string>() : std::optional<std::string>(::cudaforge_slim::versus(a, b)); \
-      }((x), (y)))                                                                                                  \
+#define CUDAFORGE_SLIM_COMPARE(name, x, op, y, ErrorKind)                    \
+  if (auto cudaforge_slim_differ = ::cudaforge_slim::compare_##name((x), (y))) \
   TVM_FFI_THROW(ErrorKind) << "Check failed: " #x " " #op " " #y << *cudaforge_slim_differ << ": "
-#define TVM_FFI_CHECK_EQ(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, ==, y, ErrorKind)
-#define TVM_FFI_CHECK_NE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, !=, y, ErrorKind)
-#define TVM_FFI_CHECK_LT(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, <, y, ErrorKind)
-#define TVM_FFI_CHECK_LE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, <=, y, ErrorKind)
-#define TVM_FFI_CHECK_GT(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, >, y, ErrorKind)
-#define TVM_FFI_CHECK_GE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(x, >=, y, ErrorKind)
+#define TVM_FFI_CHECK_EQ(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(EQ, x, ==, y, ErrorKind)
+#define TVM_FFI_CHECK_NE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(NE, x, !=, y, ErrorKind)
+#define TVM_FFI_CHECK_LT(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(LT, x, <, y, ErrorKind)
+#define TVM_FFI_CHECK_LE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(LE, x, <=, y, ErrorKind)
+#define TVM_FFI_CHECK_GT(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(GT, x, >, y, ErrorKind)
+#define TVM_FFI_CHECK_GE(x, y, ErrorKind) CUDAFORGE_SLIM_COMPARE(GE, x, >=, y, ErrorKind)
 #define TVM_FFI_ICHECK(x) TVM_FFI_CHECK(x, InternalError)
 #define TVM_FFI_ICHECK_EQ(x, y) TVM_FFI_CHECK_EQ(x, y, InternalError)
 #define TVM_FFI_ICHECK_NE(x, y) TVM_FFI_CHECK_NE(x, y, InternalError)
@@ -151,19 +164,20 @@ inline namespace cudaforge_slim {
 
 class ShapeView {
  public:
-  ShapeView(const int64_t* data, size_t size) : data_(data), size_(size) {}
-  const int64_t* data() const { return data_; }
-  size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  const int64_t* begin() const { return data_; }
-  const int64_t* end() const { return data_ + size_; }
-  int64_t operator[](size_t i) const { return data_[i]; }
+  ShapeView(const int64_t* data, size_t size) : cell_{data, size} {}
+  ShapeView(const std::initializer_list<int64_t>& list) : cell_{list.begin(), list.size()} {}
+  const int64_t* data() const { return cell_.data; }
+  size_t size() const { return cell_.size; }
+  bool empty() const { return size() == 0; }
+  const int64_t* begin() const { return data(); }
+  const int64_t* end() const { return data() + size(); }
+  int64_t operator[](size_t i) const { return data()[i]; }
   int64_t at(size_t i) const {
-    if (i >= size_) TVM_FFI_THROW(IndexError) << "indexing " << i << " on a Shape of size " << size_;
-    return data_[i];
+    if (i >= size()) TVM_FFI_THROW(IndexError) << "indexing " << i << " on a Shape of size " << size();
+    return data()[i];
   }
   int64_t front() const { return at(0); }
-  int64_t back() const { return at(size_ - 1); }
+  int64_t back() const { return at(size() - 1); }
   int64_t Product() const {
     int64_t product = 1;
     for (int64_t each : *this) product *= each;
@@ -171,8 +185,7 @@ class ShapeView {
   }
 
  private:
-  const int64_t* data_;
-  size_t size_;
+  TVMFFIShapeCell cell_;
 };
 
 inline bool IsContiguous(const DLTensor& tensor) {
@@ -298,7 +311,7 @@ struct Signature<R (*)(Args...)> {
     std::string list;
     size_t i = 0;
     ((list += (i ? ", " : "") + std::to_string(i) + ": " + name_of<std::decay_t<Args>>(), ++i), ...);
-    return std::string(name) + "(" + list + ") -> " + name_of<R>();
+    return std::string(name) + "(" + list + ") -> " + name_of<std::remove_cv_t<R>>();
   }
 
   template <typename T>
@@ -317,8 +330,9 @@ struct Signature<R (*)(Args...)> {
   template <typename F, size_t... Is>
   static void call(const char* name, const F& function, const TVMFFIAny* args, int32_t given, TVMFFIAny* result,
                    std::index_sequence<Is...>) {
-    static_assert((!(std::is_lvalue_reference_v<Args> && !std::is_const_v<std::remove_reference_t<Args>>) && ...),
-                  "an argument cannot be written to");
+    static_assert(((!std::is_reference_v<Args> ||
+                    std::is_const_v<std::remove_reference_t<Args>> == std::is_lvalue_reference_v<Args>)&&...),
+                  "an argument is a value, a constant reference or a moved value");
     if (given != static_cast<int32_t>(count)) {
       TVM_FFI_THROW(TypeError) << "Mismatched number of arguments when calling: `" << text(name) << "`. Expected "
                                << count << " but got " << given << " arguments";
@@ -326,7 +340,8 @@ struct Signature<R (*)(Args...)> {
     if constexpr (std::is_void_v<R>) {
       function(argument<std::decay_t<Args>>(name, args, Is)...);
     } else {
-      give<R>(function(argument<std::decay_t<Args>>(name, args, Is)...), result);
+      static_assert(!std::is_reference_v<R>, "not served as a result");
+      give<std::remove_cv_t<R>>(function(argument<std::decay_t<Args>>(name, args, Is)...), result);
     }
   }
 };
@@ -349,8 +364,12 @@ int called(const char* name, const F& function, const TVMFFIAny* args, int32_t g
 
 #define TVM_FFI_DLL_EXPORT_TYPED_FUNC(ExportName, Function)                                                      \
   extern "C" {                                                                                                   \
-  TVM_FFI_DLL_EXPORT int __tvm_ffi_##ExportName(void*, const TVMFFIAny* args, int32_t count, TVMFFIAny* result) { \
-    return ::cudaforge_slim::called<std::decay_t<decltype(Function)>>(#ExportName, Function, args, count, result); \
+  TVM_FFI_DLL_EXPORT int __tvm_ffi_##ExportName(void* self, const TVMFFIAny* args, int32_t num_args,              \
+                                                TVMFFIAny* result) {                                             \
+    (void)self;                                                                                                  \
+    static std::string name = #ExportName;                                                                       \
+    return ::cudaforge_slim::called<std::decay_t<decltype(Function)>>(name.c_str(), Function, args, num_args,     \
+                                                                      result);                                   \
   }                                                                                                              \
   }
 #define TVM_FFI_DLL_EXPORT_TYPED_FUNC_DOC(ExportName, DocString)
