@@ -51,12 +51,13 @@ def export_run(record: SqliteStore, run: Run) -> bytes:
         "task_source": reproduce.task_source(run.spec.task),
         "scale": charts.scale_of(r.attempt.speedup.eager for r in page.rounds if r.attempt.speedup),
         "exported": True,
+        "nonce": nonce,
         "policy": policy,
         "styles": [files[name].decode() for name in STYLES if name in files],
         "modules": modules,
         "licences": files[LICENCES].decode() if LICENCES in files else "",
     }
-    return html.render("export.html", nonce, values)
+    return html.render("export.html", values)
 
 
 def _inline(module: str) -> str:

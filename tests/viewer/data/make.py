@@ -23,7 +23,7 @@ import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cudaforge import wiring
 from cudaforge.evaluation import Baseline, Evaluation, Verification
@@ -40,28 +40,31 @@ PLACES = ("/opt/cudaforge", "/home/user/.cudaforge")
 """What stands in the recorded home in place of the paths of this checkout and of the home itself."""
 
 
+Answer = TypeVar("Answer", Baseline, Evaluation, Profile, Verification)
+
+
 class Measured:
     """An Evaluator that says what a GPU's evaluator said, after the time that it took."""
 
     def __init__(self, path: Path) -> None:
         self.answers = {(a["kind"], a["kernel"]): a for a in json.loads(gzip.decompress(path.read_bytes()))}
 
-    async def _answer(self, request: Any, shape: Any) -> Any:
+    async def _answer(self, request: Any, shape: type[Answer]) -> Answer:
         answer = self.answers[request.kind, request.kernel.id if hasattr(request, "kernel") else ""]
         await asyncio.sleep(answer["seconds"])
         return shape.model_validate_json(json.dumps(answer["result"]))
 
     async def baseline(self, request: Any) -> Baseline:
-        return await self._answer(request, Baseline)  # type: ignore[no-any-return]
+        return await self._answer(request, Baseline)
 
     async def evaluate(self, request: Any) -> Evaluation:
-        return await self._answer(request, Evaluation)  # type: ignore[no-any-return]
+        return await self._answer(request, Evaluation)
 
     async def profile(self, request: Any) -> Profile:
-        return await self._answer(request, Profile)  # type: ignore[no-any-return]
+        return await self._answer(request, Profile)
 
     async def verify(self, request: Any) -> Verification:
-        return await self._answer(request, Verification)  # type: ignore[no-any-return]
+        return await self._answer(request, Verification)
 
     async def close(self) -> None: ...
 
