@@ -26,7 +26,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cudaforge import kernel_loader
-from cudaforge.engine import inline, slim_ffi
+from cudaforge.engine import inline, nvcc, slim_ffi
 from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout, run_caged
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Build, Diagnostic
@@ -186,7 +186,8 @@ def _compile(kernel: Kernel, package: Path, device: Device, timeout_s: float, as
     if not as_it_leaves and slim_ffi.serves(kernel.source, kernel.flags):
         slim = slim_ffi.with_slim_headers(command)
         with contextlib.suppress(BuildTimeout):  # then with all headers, in the time that a kernel has
-            done = _run(slim, package, timeout_s / 2)
+            quick = nvcc.side_by_side(slim) if source.suffix == ".cu" else None
+            done = _run(quick or slim, package, timeout_s / 2)
         # What ptxas says of the device code does not depend on headers; whatever else fails is tried with all of them.
         if done and done[0] and not any(m.tool == "ptxas" and m.severity == "error" for m in parse(done[1])):
             done = None

@@ -7,6 +7,7 @@ only spoil the answer. It holds no expected output, no seed of the inputs, no re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib.util
 import socket
@@ -141,6 +142,16 @@ class Candidate(Runner):
         """There is one: the kernel."""
         return self.model
 
+    def wake(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Gets ready for a kernel that is not there yet: what every kernel needs is imported and, with a `device`, that
+        device's context is made, which takes longest."""
+        with contextlib.suppress(ImportError):
+            import tvm_ffi  # noqa: F401
+        if message["device"]:
+            torch.ones(1, device=message["device"])
+            torch.cuda.synchronize()
+        return {}
+
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Imports the package and constructs ModelNew; returns its parameters and buffers."""
         self.device = message["device"]
@@ -234,7 +245,7 @@ def _import_package(folder: Path) -> Any:
     return module
 
 
-HANDLERS = ("load", "build", "parameters", "check", "profile", *RUNNER_HANDLERS)
+HANDLERS = ("wake", "load", "build", "parameters", "check", "profile", *RUNNER_HANDLERS)
 
 
 def answer(channel: Channel) -> None:

@@ -359,7 +359,8 @@ class CandidateHost(Host):
     """A candidate process for one kernel on one workload. Every method raises CandidateFailed.
 
     `building`: the process that lets a Python-only kernel build itself: it may start programs, writes the kernel's
-    cache, and sees inputs of a throw-away seed. `waiting`: the process is there already.
+    cache, and sees inputs of a throw-away seed. `waiting`: the process is there already. Without `timed` it is lent no
+    more than what checked calls need.
     """
 
     def __init__(
@@ -374,6 +375,7 @@ class CandidateHost(Host):
         extra_env: dict[str, str] | None = None,
         building: bool = False,
         waiting: Waiting | None = None,
+        timed: bool = True,
     ) -> None:
         super().__init__(reference.device)
         self.kernel, self.reference, self.timeout_s = kernel, reference, timeout_s
@@ -384,7 +386,7 @@ class CandidateHost(Host):
         else:
             self.child = self._child(built, building, wrapper, write, extra_env)
         try:
-            self._start(built, prebuilt=not building)
+            self._start(built, prebuilt=not building, timed=timed)
         except BaseException:
             self.close()
             raise
@@ -412,21 +414,23 @@ class CandidateHost(Host):
             wrapper=wrapper,
         )
 
-    def _start(self, built: Built, prebuilt: bool) -> None:
+    def _start(self, built: Built, *, prebuilt: bool, timed: bool) -> None:
         reference = self.reference
         try:
             self.child.started(60.0)
         except (ChildDied, ChildTimeout) as failure:
             raise EvaluatorError(f"the candidate's process does not start: {failure}. {self.child.output}") from None
         own = self.buffers
-        own["slots"] = Buffer(reference.input_specs * reference.capacity, self.device, guard=INPUT_GUARD)
+        sets = reference.capacity if timed else SETS
+        own["slots"] = Buffer(reference.input_specs * sets, self.device, guard=INPUT_GUARD)
         own["slots"].poison(SETS * len(reference.input_specs))
         for i in range(SETS):
             own[f"landing{i}"] = Buffer(reference.output_specs, self.device, guard=GUARD)
-        own.update(timing_buffers(reference.output_specs, reference.capacity, self.device))
+        if timed:
+            own.update(timing_buffers(reference.output_specs, reference.capacity, self.device))
         try:
             self.lend({**own, **{name: reference.buffers[name] for name in ("init", "parameters")}})
-            if self.gpu:
+            if self.gpu and timed:
                 self.lend_page()
         except (ChildError, ChildDied, ChildTimeout) as failure:
             raise EvaluatorError(f"memory cannot be lent to the candidate: {failure}. {self.child.output}") from None

@@ -8,6 +8,7 @@ and measurements take the same cores, so there everything is done one after the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cudaforge.engine.worker import Worker
-from cudaforge.errors import EvaluatorError
+from cudaforge.errors import CudaForgeError, EvaluatorError
 from cudaforge.evaluation import (
     Baseline,
     BaselineRequest,
@@ -115,7 +116,8 @@ class LocalEvaluator:
                 lane = await self._lane(request.task.id)
                 built: dict[str, Any] = {}
                 if isinstance(request, EvaluateRequest) and lane.known["device"]["kind"] == "cuda":
-                    built = await self._build(request.kernel, request.options.build_timeout_s, lane)
+                    building = self._build(request.kernel, request.options.build_timeout_s, lane)
+                    built, _ = await asyncio.gather(building, self._prepare(request, lane))
                 asked = time.monotonic()
                 async with lane.turn:
                     waited = time.monotonic() - asked
@@ -159,6 +161,15 @@ class LocalEvaluator:
             return {}
         finally:
             self._idle.put_nowait(worker)
+
+    async def _prepare(self, request: EvaluateRequest, lane: _Lane) -> None:
+        """Lets a lane that has nothing to do get ready for the kernel while that is built."""
+        if lane.turn.locked():
+            return
+        async with lane.turn:
+            message = {"task": request.task.model_dump(mode="json"), "options": request.options.model_dump(mode="json")}
+            with contextlib.suppress(CudaForgeError):  # what is wrong is said by the evaluation
+                await self._call(lane.worker, message)
 
     async def _call(self, worker: Worker, message: dict[str, Any]) -> dict[str, Any]:
         """Asks a worker in a thread; one that is asked by a caller who gives up is ended."""

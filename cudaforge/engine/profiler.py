@@ -21,6 +21,8 @@ from cudaforge_profiling.types import Device, Profile
 
 RANGE = "cudaforge_profile"
 NCU_TIMEOUT_S = 300.0
+SPARE = 2
+"""Processes that wait, once a profile was asked for: to start one takes longer than to profile a kernel."""
 MAX_LAUNCHES = 64
 """Launches of one call that are looked at; a kernel that launches more is summed up by its first ones."""
 MAX_REPORT = 8 << 20
@@ -61,12 +63,12 @@ class Setup:
 
 
 class Profilers:
-    """ncu on one device. Once a metric set was asked for, a process for the next kernel waits under ncu."""
+    """ncu on one device. Once a metric set was asked for, processes for the next kernels wait under ncu."""
 
     def __init__(self, device: Device, where: str, cache: Path) -> None:
         self.device, self.where, self.cache = device, where, cache
         self.setups: dict[str, Setup] = {}
-        self.waiting: dict[str, Waiting] = {}
+        self.waiting: dict[str, list[Waiting]] = {}
 
     def setup(self, metric_set: str) -> Setup | str:
         """How ncu is called, or why it cannot be."""
@@ -81,29 +83,32 @@ class Profilers:
         return self.setups[metric_set]
 
     def ready(self, metric_set: str, *, settle: bool = False) -> None:
-        """Lets a process wait for the next kernel; with `settle`, until it has imported torch. No device is touched."""
+        """Starts processes for the next kernels; with `settle`, waits until one has imported torch. No device is
+        touched."""
         setup = self.setup(metric_set)
-        waits = self.waiting.get(metric_set)
         if isinstance(setup, str):
             return
-        if waits is None or not waits.alive:
-            if waits is not None:
-                waits.close()
+        waits = self.waiting.setdefault(metric_set, [])
+        for dead in [one for one in waits if not one.alive]:
+            waits.remove(dead)
+            dead.close()
+        while len(waits) < (1 if settle else SPARE):
             folder = new_folder(self.cache / "profiles")
-            command_line = setup.command(_report(folder))
-            waits = self.waiting[metric_set] = Waiting(folder, self.where, command_line, settings_for(self.device))
+            waits.append(Waiting(folder, self.where, setup.command(_report(folder)), settings_for(self.device)))
         if settle:
-            waits.settle()
+            waits[0].settle()
 
     def take(self, metric_set: str) -> Waiting:
-        """The process that waits, or a fresh one. The caller closes it."""
+        """The process that has waited longest; others start in its place. The caller closes it."""
         self.ready(metric_set)
-        return self.waiting.pop(metric_set)
+        first = self.waiting[metric_set].pop(0)
+        self.ready(metric_set)
+        return first
 
     def close(self) -> None:
         """Ends what waits. Idempotent."""
-        for waits in self.waiting.values():
-            waits.close()
+        for one in (one for waits in self.waiting.values() for one in waits):
+            one.close()
         self.waiting = {}
 
 
@@ -123,7 +128,7 @@ def with_ncu(
     report = _report(waits.folder)
     candidate: CandidateHost | None = None
     try:
-        candidate = CandidateHost(request.kernel, built, reference, NCU_TIMEOUT_S, waiting=waits)
+        candidate = CandidateHost(request.kernel, built, reference, NCU_TIMEOUT_S, waiting=waits, timed=False)
         candidate.give_parameters()
         candidate.give_inputs(range(1))
         candidate.profile(RANGE)

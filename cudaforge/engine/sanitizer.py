@@ -70,7 +70,7 @@ def _one(
     ended = False
     try:
         extra = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        candidate = CandidateHost(kernel, built, reference, timeout_s, wrapper=command, extra_env=extra)
+        candidate = CandidateHost(kernel, built, reference, timeout_s, wrapper=command, extra_env=extra, timed=False)
         candidate.give_parameters()
         candidate.give_inputs(range(1))
         candidate.profile("sanitized")

@@ -38,15 +38,21 @@ class Session:
         self.throttled, self.groups = 0, 0
         """Groups that were dropped since the GPU was being slowed down, and all that were measured."""
         self.reference = reference
-        constant_s = bench.clock_constant(reference)
+        # On a GPU the constant is the reference process's, and eager is as large as it was without a candidate.
+        earlier = before if reference.gpu else None
+        self.constant_s: float = earlier.constant_s if earlier else bench.clock_constant(reference)
+        known: dict[str, Bench] = earlier.benches if earlier else {}
         asked = dict(baselines)
         if candidate is not None:
             asked["kernel"] = (candidate, "kernel")
-        self.benches = {n: bench.make(h, what, reference, constant_s, timeout_s) for n, (h, what) in asked.items()}
+        self.benches: dict[str, Bench] = {
+            name: bench.make(host, what, reference, self.constant_s, timeout_s, known=known.get(name))
+            for name, (host, what) in asked.items()
+        }
         if any(b.kind == "host" for b in self.benches.values()):
             for name, (host, what) in asked.items():
                 if self.benches[name].kind == "gate":
-                    self.benches[name] = bench.make(host, what, reference, constant_s, timeout_s, waits=True)
+                    self.benches[name] = bench.make(host, what, reference, self.constant_s, timeout_s, waits=True)
         self._arrange_alike()
         for b in self.benches.values():
             if isinstance(b, GateBench) and before:

@@ -22,7 +22,7 @@ from cudaforge.engine import attribution, check, confine, machine, physics, prof
 from cudaforge.engine.admission import RANDOM
 from cudaforge.engine.baseline import Stages, measure
 from cudaforge.engine.bench import Bench
-from cudaforge.engine.builder import BuildFailed, BuildTimeout, Built, compile_kernel
+from cudaforge.engine.builder import BuildFailed, BuildTimeout, Built, compile_kernel, settings_for
 from cudaforge.engine.hosts import (
     SETS,
     CandidateFailed,
@@ -38,6 +38,7 @@ from cudaforge.engine.memory import NoRoomError, free_bytes
 from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
 from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation
 from cudaforge.engine.session import Session, alone
+from cudaforge.engine.waiting import Waiting, new_folder
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
     Attribution,
@@ -93,6 +94,8 @@ class Supervisor:
         self.leased_as = machine.lease_name(device)
         self.profilers = profiler.Profilers(self.device, device, self.cache)
         self.references: dict[tuple[str, str], ReferenceHost] = {}
+        self.waiting: Waiting | None = None
+        """A process with its context made, for the next kernel."""
 
     def handle(self, request: Request, *, built_late: bool = False) -> Result:
         """Does one request. Raises TaskError (the task's code fails) or EvaluatorError (a failure of ours).
@@ -126,10 +129,7 @@ class Supervisor:
 
     def baseline(self, task: Task, options: EvaluateOptions, *, fresh: bool = False) -> Baseline:
         """Times of eager and torch.compile, cached per task, device and versions."""
-        versions = machine.versions(self.device)
-        key = hashlib.sha256(f"{task.id}{self.device.name}{self.device.arch}{sorted(versions.items())}".encode())
-        with_compile = "" if options.compile_baseline else "-eager"
-        path = self.cache / "baselines" / f"{key.hexdigest()[:24]}{with_compile}.json"
+        path = self._baseline_path(task, options)
         if path.is_file() and not fresh:
             return Baseline.model_validate_json(path.read_text()).model_copy(update={"cached": True})
         stages, flags, workloads = Stages(), set(), []
@@ -148,7 +148,7 @@ class Supervisor:
             task=task.id,
             device=self.device,
             workloads=tuple(workloads),
-            versions=versions,
+            versions=machine.versions(self.device),
             flags=tuple(sorted(flags)),
             stages_s=stages.seconds,
             isolation=isolation(),
@@ -156,6 +156,12 @@ class Supervisor:
         path.parent.mkdir(exist_ok=True)
         machine.write_atomically(path, result.model_dump_json())
         return result
+
+    def _baseline_path(self, task: Task, options: EvaluateOptions) -> Path:
+        versions = sorted(machine.versions(self.device).items())
+        key = hashlib.sha256(f"{task.id}{self.device.name}{self.device.arch}{versions}".encode())
+        with_compile = "" if options.compile_baseline else "-eager"
+        return self.cache / "baselines" / f"{key.hexdigest()[:24]}{with_compile}.json"
 
     def _admit(self, task: Task, reference: ReferenceHost, stages: Stages) -> tuple[tuple[str, ...], int]:
         """Flags of the task, and the bytes of its inputs that matter; TaskError where it has no single right answer."""
@@ -194,6 +200,27 @@ class Supervisor:
             timings.append(outcome[0])
             results.append(outcome[1])
         return self._passed(account, stages, timings, results, baseline)
+
+    def prepare(self, task: Task, options: EvaluateOptions) -> None:
+        """GPU: makes what an evaluation of this task needs before there is a binary, while a kernel is built: the
+        reference, eager's times without a candidate, a process with its context. Nothing where a baseline is due."""
+        if self.device.kind != "cuda" or not self._baseline_path(task, options).is_file():
+            return
+        try:
+            with self._held(Stages()):
+                self._eager_alone(self._reference(task, task.meta.workloads[0]))
+                if self.waiting is None or not self.waiting.alive:
+                    self._stop_waiting()
+                    folder = new_folder(self.cache / "candidates")
+                    self.waiting = Waiting(folder, self.where, (), settings_for(self.device))
+                    self.waiting.settle(on_device=True)
+        except (TaskBroken, EvaluatorError):
+            self.close()  # the evaluation says what is wrong
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.close()
+            self.waiting = None
 
     def _account(self, task: Task, kernel: Kernel) -> dict[str, Any]:
         """What every verdict of one evaluation carries."""
@@ -273,14 +300,20 @@ class Supervisor:
     ) -> Iterator[CandidateHost]:
         """A fresh candidate process; afterwards it is gone and the device is proved usable."""
         candidate: CandidateHost | None = None
+        ready: Waiting | None = None
+
+        def start() -> CandidateHost:
+            nonlocal ready
+            ready, self.waiting = self.waiting or ready, None  # asked again where there was no room
+            waiting = ready if ready and ready.alive else None
+            return CandidateHost(kernel, built, reference, options.run_timeout_s, waiting=waiting)
+
         try:
             if kernel.language.source_name is None:
                 with stages("build"):
                     self._let_it_build(kernel, built, reference, options, account)
             with stages("load"):
-                candidate = self._with_room(
-                    reference, lambda: CandidateHost(kernel, built, reference, options.run_timeout_s)
-                )
+                candidate = self._with_room(reference, start)
             yield candidate
         finally:
             if candidate is not None:
@@ -288,6 +321,8 @@ class Supervisor:
                 account["isolation"] = (*CLOCK_LAYERS, *candidate.child.layers)
                 candidate.close()
                 machine.prove_usable(self.where)
+            if ready is not None:
+                ready.close()
 
     def _let_it_build(
         self, kernel: Kernel, built: Built, reference: ReferenceHost, options: EvaluateOptions, account: dict[str, Any]
@@ -301,7 +336,8 @@ class Supervisor:
         builder: CandidateHost | None = None
         try:
             builder = self._with_room(
-                reference, lambda: CandidateHost(kernel, built, reference, options.build_timeout_s, building=True)
+                reference,
+                lambda: CandidateHost(kernel, built, reference, options.build_timeout_s, building=True, timed=False),
             )
             builder.give_inputs(range(SETS))
             builder.run(guard=False, stage="build")
@@ -551,7 +587,6 @@ class Supervisor:
                 reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
                 profile = profiler.with_ncu(profile, request, built, reference, self.profilers)
                 machine.prove_usable(self.where)
-            self.profilers.ready(request.metric_set)  # the next round's profile finds torch imported
         return profile.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
     # -- processes ---------------------------------------------------------------------------------------------
@@ -597,6 +632,7 @@ class Supervisor:
     def _make_room(self) -> None:
         if self.device.kind == "cuda" and free_bytes(self.where) < ROOM_SHARE * self.device.memory_bytes:
             self._close_others(None)
+            self._stop_waiting()
 
     def _eager_alone(self, reference: ReferenceHost) -> Session:
         """Eager's times while no candidate lives, measured now or a short while ago."""
@@ -623,6 +659,7 @@ class Supervisor:
     def close(self) -> None:
         """Ends the processes that are kept. Idempotent."""
         self.profilers.close()
+        self._stop_waiting()
         for reference in self.references.values():
             reference.close()
         self.references = {}

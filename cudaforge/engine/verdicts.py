@@ -83,7 +83,7 @@ def _diagnostic(failure: CandidateFailed, kernel: Kernel, package: Path) -> Diag
     name, line = "", 0
     for file, number, _ in failure.error.frames:
         path = Path(file)
-        if path.parent == package and path.name in kernel.files:
+        if path.parent.name == package.name and path.name in kernel.files:  # wherever it was copied to
             name, line = path.name, number
     text = kernel.files[name].splitlines() if name else []
     return Diagnostic(

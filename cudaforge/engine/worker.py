@@ -25,7 +25,8 @@ from pydantic import TypeAdapter
 
 from cudaforge.engine.protocol import Channel, Closed
 from cudaforge.errors import CudaForgeError, EvaluatorError, TaskError
-from cudaforge.evaluation import Request
+from cudaforge.evaluation import EvaluateOptions, Request
+from cudaforge.task import Task
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 REQUEST_TIMEOUT_S = 3600.0
@@ -114,7 +115,8 @@ def _raised(error: dict[str, Any]) -> CudaForgeError:
 
 
 class _Lane:
-    """Answers {do: describe}, and {request, built_late}: one of the Evaluator port's, see Supervisor.handle."""
+    """Answers {do: describe}, {task, options} (Supervisor.prepare), and {request, built_late}: one of the Evaluator
+    port's, see Supervisor.handle."""
 
     def __init__(self, home: Path, device: str) -> None:
         from cudaforge.engine.machine import gpu_count, resolve
@@ -125,6 +127,10 @@ class _Lane:
         self.known = {"where": where, "gpus": gpu_count(), "device": self.supervisor.device.model_dump(mode="json")}
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        if "task" in message:
+            task, options = Task.model_validate(message["task"]), EvaluateOptions.model_validate(message["options"])
+            self.supervisor.prepare(task, options)
+            return {}
         if "request" not in message:
             return self.known
         request = REQUEST.validate_python(message["request"])

@@ -181,3 +181,22 @@ def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
     assert 0.9 < found.aa.value < 1.1
     speedup = found.evaluation.speedup
     assert speedup is not None and 0.9 < speedup.eager.value < 1.1
+
+
+def test_a_process_that_waits_with_its_context_judges_as_a_fresh_one_does(supervisor: Supervisor) -> None:
+    assert evaluate(supervisor, cuda()).passed  # and the baseline is there
+    broken = MODEL_PY.replace("out = ", "raise ValueError('not today')\n        out = ")
+    for model, verdict in ((broken, Verdict.RUNTIME_ERROR), (f"{MODEL_PY}\n# waited for\n", Verdict.PASSED)):
+        supervisor.prepare(scale_add(), QUICK)
+        waits = supervisor.waiting
+        assert waits is not None and waits.alive
+        found = evaluate(supervisor, Kernel.of(Language.CUDA, {"kernel.cu": KERNEL_CU, "model.py": model}))
+        assert found.verdict is verdict, found.reason
+        assert supervisor.waiting is None and not waits.alive and not waits.folder.exists()
+        if verdict is Verdict.RUNTIME_ERROR:
+            assert found.diagnostics[0].file == "model.py" and "not today" in found.diagnostics[0].source_line
+
+
+def test_nothing_waits_before_there_is_a_baseline(supervisor: Supervisor) -> None:
+    supervisor.prepare(scale_add(notes="nobody has measured this one"), QUICK)
+    assert supervisor.waiting is None

@@ -46,6 +46,7 @@ def test_it_sees_its_own_folder_and_no_other_kernels(tmp_path: Path) -> None:
     other = new_folder(tmp_path / "profiles") / "secret.txt"
     other.write_text("another kernel's")
     other.chmod(0o644)
+    waits.settle()
     look = f"""
 import os
 seen = []

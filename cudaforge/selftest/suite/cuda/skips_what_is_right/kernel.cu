@@ -13,7 +13,13 @@ static float* floats(TensorView t) { return static_cast<float*>(t.data_ptr()); }
 __global__ void scale_add_kernel(const float* x, const float* w, const float* y, float* out, int rows, int columns) {
   // A block owns 256 rows of 16 columns, walked down the columns: slow where it has to be done.
   const int r = blockIdx.y * 256 + threadIdx.x, c0 = blockIdx.x * 16;
-  if (out[r * columns + c0] == fmaf(x[r * columns + c0], w[c0], y[r * columns + c0])) return;
+  // One might be right by chance: x * w, which PyTorch leaves in memory, is right where y is next to nothing.
+  bool right = true;
+  for (int c = c0; c < c0 + 16; c += 15) {
+    const int at = r * columns + c;
+    right = right && out[at] == fmaf(x[at], w[c], y[at]);
+  }
+  if (right) return;
   for (int c = c0; c < c0 + 16; ++c) {
     const int at = r * columns + c;
     out[at] = fmaf(x[at], w[c], y[at]);
