@@ -64,6 +64,8 @@ class RunResult:
                 asked = any(f"/{role.value}/" in run.waiting_for for role in Role)
                 how = f" Answer it with `cudaforge reply {run.id}`, then" if asked else " Once it is there,"
                 return f"Waits for {run.waiting_for}.{how} resume() goes on."
+            case RunState.STOPPED if run.head is not None:
+                return "A session between two steps; cf.Session.resume takes the next, resume() goes on automatically."
             case RunState.STOPPED:
                 return "Stopped before its end; resume() goes on, and nothing received is asked for again."
             case RunState.FAILED:

@@ -207,7 +207,7 @@ def test_ctrl_c_gives_the_run_back_stopped(tmp_path: Path) -> None:
         said, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert said.startswith("stopped Stopped before its end")
+    assert said.startswith("stopped A session between two steps")
 
 
 def test_interrupted_work_may_still_give_a_result() -> None:
