@@ -36,7 +36,7 @@ class Norm(nn.Module):
 
 def main() -> None:
     model = nn.Sequential(nn.Linear(64, 1024), Norm(1024, 1e-5), nn.ReLU()).eval()
-    norm, x = model[1], torch.randn(2048, 1024)
+    norm, x = model[1], torch.randn(512, 1024)
     quick = EvaluateOptions(trials=2, time_budget_s=0.1, compile_baseline=False)
     with cf.Session(norm, x, language="cpp", evaluator="local:cpu", options=quick) as session:
         print(f"{session.task.name}: {len(session.task.source.splitlines())} lines, run {session.id}")
