@@ -214,14 +214,6 @@ def rounds(attempts: Sequence[Attempt], best: str | None) -> Values:
     }
 
 
-def best_of(run: Run, attempts: Sequence[Attempt]) -> str | None:
-    """The attempt that was verified, else the fastest that passed."""
-    if run.outcome and run.outcome.best:
-        return run.outcome.best
-    timed = [(a.time_us, a.round, a.id) for a in attempts if a.passed and a.time_us is not None]
-    return min(timed)[2] if timed else None
-
-
 def points(attempts: Sequence[Attempt | AttemptOutput]) -> list[Point]:
     """What a curve is drawn of: the rounds that have come to something."""
     return [
@@ -240,7 +232,7 @@ def _result(result: Any) -> Values:
         "curve": curve(points(attempts), verified),
         "verified": verified,
         "aa": result.verification.aa if result.verification else None,
-        **rounds(attempts, best_of(run, attempts)),
+        **rounds(attempts, result.best.id if result.best else None),
         "folds": [_fold(result, attempts, attempt) for attempt in attempts[-MOST_FOLDS:]],
         "files": kernel_files(result.kernel.kernel) if result.kernel else [],
     }
@@ -263,10 +255,11 @@ def _fold(result: Any, attempts: Sequence[Attempt], attempt: Attempt) -> Values:
 def _session(session: Any) -> Values:
     result = session.result
     values = dict(_result(result))
-    head = session.head
-    values["head"] = _fold(result, result.attempts, head) if head else None
-    values["session"] = session
-    values["best"] = best_of(session.run, session.history)
+    history, head = session.history, session.head
+    # An attempt that is not evaluated yet is what the user works on; else the head is.
+    current = history[-1] if history and history[-1].finished is None else head
+    values["current"] = _fold(result, history, current) if current else None
+    values["head"] = head
     return values
 
 

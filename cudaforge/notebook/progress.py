@@ -14,8 +14,7 @@ from typing import Any
 from cudaforge.errors import StoreError, UsageError
 from cudaforge.follow import RunView, reference_line, spending
 from cudaforge.notebook import need
-from cudaforge.notebook.curve import curve
-from cudaforge.notebook.display import MOST_TRIED, Values, points, render
+from cudaforge.notebook.display import MOST_TRIED, Values, render
 from cudaforge.ports import Store
 
 POLL_S = 0.3
@@ -89,5 +88,4 @@ def frame(view: RunView, *, last: bool = False) -> Values:
         "notes": view.notes[-3:],
         "spent": spending(view),
         "stage": "" if last else view.stage_line(),
-        "curve": curve(points(attempts), verified),
     }
