@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from cudaforge.errors import CudaForgeError as CudaForgeError
     from cudaforge.evaluation import Evaluation as Evaluation
     from cudaforge.evaluation import Verdict as Verdict
+    from cudaforge.inuse import UsableKernel as UsableKernel
     from cudaforge.kernel import Kernel as Kernel
     from cudaforge.kernel import Language as Language
+    from cudaforge.python import evaluate as evaluate
+    from cudaforge.python import evaluate_async as evaluate_async
+    from cudaforge.python import load_run as load_run
+    from cudaforge.python import optimize as optimize
+    from cudaforge.python import optimize_async as optimize_async
+    from cudaforge.python import profile as profile
+    from cudaforge.python import profile_async as profile_async
+    from cudaforge.python import runs as runs
+    from cudaforge.results import RunResult as RunResult
+    from cudaforge.session import Session as Session
     from cudaforge.task import Task as Task
     from cudaforge.trace import Budget as Budget
     from cudaforge.trace import Run as Run
@@ -27,8 +38,19 @@ _PUBLIC = {
     "Kernel": "cudaforge.kernel",
     "Language": "cudaforge.kernel",
     "Run": "cudaforge.trace",
+    "RunResult": "cudaforge.results",
+    "Session": "cudaforge.session",
     "Task": "cudaforge.task",
+    "UsableKernel": "cudaforge.inuse",
     "Verdict": "cudaforge.evaluation",
+    "evaluate": "cudaforge.python",
+    "evaluate_async": "cudaforge.python",
+    "load_run": "cudaforge.python",
+    "optimize": "cudaforge.python",
+    "optimize_async": "cudaforge.python",
+    "profile": "cudaforge.python",
+    "profile_async": "cudaforge.python",
+    "runs": "cudaforge.python",
 }
 
 __all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 - the names above

@@ -101,6 +101,7 @@ def run_output(store: Store, run: Run, *, folder: Path | None = None, prompts: b
         cost_usd=usd,
         tokens=tokens,
         stages_s=dict(stages),
+        branched_from=run.branched_from,
         kernel_folder=str(folder) if folder else None,
         calls=tuple(call_output(c) for c in calls) if prompts else None,
     )
@@ -150,12 +151,14 @@ def attempt_output(attempt: Attempt) -> AttemptOutput:
         reason=attempt.reason,
         plan=attempt.advice if isinstance(attempt.advice, Plan) else None,
         diagnosis=attempt.advice if isinstance(attempt.advice, Diagnosis) else None,
+        hint=attempt.hint,
         kernel=attempt.kernel,
         time_us=attempt.time_us,
         speedup=attempt.speedup,
         predicted_gain=attempt.predicted_gain,
         measured_gain=attempt.measured_gain,
         reply_error=attempt.reply_error,
+        withdrawn=attempt.withdrawn,
     )
 
 
@@ -186,7 +189,14 @@ def tried(attempt: AttemptOutput) -> str:
     under_way = attempt.verdict is None and not attempt.kernel and not attempt.reply_error
     if under_way and attempt.action != "draft":
         return ""  # the Judge may still be asked
-    alone = {"draft": "first draft", "repair": "repair from the raw error", "revise": "revision without a plan"}
+    if attempt.hint:
+        return attempt.hint
+    alone = {
+        "draft": "first draft",
+        "repair": "repair from the raw error",
+        "revise": "revision without a plan",
+        "edit": "edited by hand",
+    }
     return alone.get(attempt.action, attempt.action)
 
 

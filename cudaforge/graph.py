@@ -3,11 +3,13 @@
     baseline -> choose -+-> draft ------------------------+-> evaluate -> choose
                         +-> diagnose -> repair -----------+
                         +-> profile -> advise -> revise --+
+                        +-> (a person's edit) ------------+
                         +-> verify -> end
 
 `choose` asks the SearchPolicy what to do next: draft a kernel, repair one that failed, revise one that passed, or
 stop and verify the best. `draft`, `repair` and `revise` are the Coder, `diagnose` and `advise` the Judge. A kernel
-that fails, a reply that cannot be read and a Judge without advice are rounds of the run, never its end.
+that fails, a reply that cannot be read and a Judge without advice are rounds of the run, never its end. In a session
+(session.py) a person chooses: `act` runs single nodes, on the same run, with the same journal.
 
 What makes `kill -9` harmless:
 - LangGraph's state holds ids only, and its checkpoint is on disk before the next node begins (durability "sync").
@@ -27,9 +29,9 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cudaforge.errors import CudaForgeError, StoreError, Suspended
+from cudaforge.errors import ConflictError, CudaForgeError, StoreError, Suspended
 from cudaforge.journal import Journal
 from cudaforge.nodes import Context, Nodes, State
 from cudaforge.trace import Action, Run, RunFinished, RunResumed, RunStarted, RunState, RunSuspended
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
 
-__all__ = ["Context", "Nodes", "State", "build", "drive", "is_driven"]
+__all__ = ["Context", "Nodes", "State", "act", "build", "drive", "is_driven", "started"]
+
+_T = TypeVar("_T")
 
 
 def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, State, State]:
@@ -65,7 +69,7 @@ def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, St
 
     graph.add_edge(START, "baseline")
     graph.add_edge("baseline", "choose")
-    graph.add_conditional_edges("choose", way, ["draft", "diagnose", "profile", "verify"])
+    graph.add_conditional_edges("choose", way, ["draft", "diagnose", "profile", "evaluate", "verify"])
     graph.add_edge("diagnose", "repair")
     graph.add_edge("profile", "advise")
     graph.add_edge("advise", "revise")
@@ -76,7 +80,7 @@ def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, St
     return graph.compile(checkpointer=checkpointer)
 
 
-_WAYS = {Action.DRAFT: "draft", Action.REPAIR: "diagnose", Action.REVISE: "profile"}
+_WAYS = {Action.DRAFT: "draft", Action.REPAIR: "diagnose", Action.REVISE: "profile", Action.EDIT: "evaluate"}
 
 
 async def drive(
@@ -98,38 +102,99 @@ async def drive(
         if run.state is RunState.DONE:
             nodes.done()
             return run
-        spec = run.spec
-        started = RunStarted(
-            run_id=run.id,
-            task=spec.task.name,
-            language=spec.language.value,
-            coder=spec.coder,
-            judge=spec.judge,
-            evaluator=spec.evaluator,
-            rounds=spec.budget.rounds,
-        )
-        journal.emit(RunResumed(run_id=run.id) if journal.has(started) else started)
-        journal.save_run(state=RunState.RUNNING, waiting_for="", error="")
         try:
-            await _walk(nodes, checkpoints)
+            with _under_way(journal, checkpoints, cancelled_as):
+                if journal.has(begun := started(run)):
+                    journal.emit(RunResumed(run_id=run.id))
+                journal.emit(begun)
+                await _walk(nodes, checkpoints)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()  # it ends here: the caller gets the stopped run
-            if journal.run.state in (RunState.RUNNING, RunState.QUEUED):
-                state = cancelled_as()
-                journal.save_run(state=state)
-                if state is RunState.STOPPED:
-                    journal.emit(RunFinished(run_id=run.id, state=state, reason="cancelled"))
-        except Exception as error:
-            if isinstance(error, sqlite3.Error):  # the store's own are StoreErrors
-                hint = f"Delete it and resume: the run is in the store, and goes on from there. ({error})"
-                error = StoreError(f"The checkpoints {checkpoints} cannot be used.", hint)
-            reason = error.message if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
-            with suppress(StoreError):  # if it is the store that broke, the first error is the one to show
-                journal.save_run(state=RunState.FAILED, error=reason)
-                journal.emit(RunFinished(run_id=run.id, state=RunState.FAILED, reason=reason))
-            raise error
         return journal.run
+
+
+async def act(run_id: str, context: Context, checkpoints: Path, work: Callable[[Nodes], Awaitable[_T]]) -> _T:
+    """One step of a session: single nodes, chosen by a person, on a stored run. It is stored as stopped afterwards.
+
+    The graph's checkpoint goes, since it would lead a run that is driven on to a node of an older attempt; from the
+    store the graph finds where the run stands.
+
+    Raises:
+        ConflictError: the run is done, or `work` says that the step does not fit; nothing has changed.
+        Suspended: a reply or an evaluation comes later; the run is stored as suspended, the same step finds it.
+        ModelError, EvaluatorError, StoreError: as `drive`. A cancellation stores the run as stopped.
+    """
+    with _sole_driver(checkpoints, run_id):
+        journal = Journal(context.store, run_id)
+        nodes, run = Nodes(context, journal), journal.run
+        if run.state is RunState.DONE:
+            raise ConflictError(f"Run {run_id} is done.", "branch() makes a new one that goes on from its head.")
+        with _under_way(journal, checkpoints, lambda: RunState.STOPPED):
+            journal.emit(started(run))
+            await _forget(run_id, checkpoints)
+            try:
+                done = await work(nodes)
+            except Suspended as waiting:
+                _suspend(journal, waiting)
+                raise
+        if journal.run.state is RunState.RUNNING:
+            journal.save_run(state=RunState.STOPPED)
+        return done
+
+
+def started(run: Run) -> RunStarted:
+    """What is said once, when a run begins."""
+    spec = run.spec
+    return RunStarted(
+        run_id=run.id,
+        task=spec.task.name,
+        language=spec.language.value,
+        coder=spec.coder,
+        judge=spec.judge,
+        evaluator=spec.evaluator,
+        rounds=spec.budget.rounds,
+    )
+
+
+@contextmanager
+def _under_way(journal: Journal, checkpoints: Path, cancelled_as: Callable[[], RunState]) -> Iterator[None]:
+    """Stores the run as running, and how it comes to rest where what is inside is cancelled or raises."""
+    before = journal.run
+    journal.save_run(state=RunState.RUNNING, waiting_for="", error="")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if journal.run.state in (RunState.RUNNING, RunState.QUEUED):
+            state = cancelled_as()
+            journal.save_run(state=state)
+            if state is RunState.STOPPED:
+                journal.emit(RunFinished(run_id=before.id, state=state, reason="cancelled"))
+        raise
+    except Suspended:
+        raise
+    except ConflictError:
+        journal.save_run(state=before.state, waiting_for=before.waiting_for, error=before.error)
+        raise
+    except Exception as error:
+        if isinstance(error, sqlite3.Error):  # the store's own are StoreErrors
+            hint = f"Delete it and resume: the run is in the store, and goes on from there. ({error})"
+            error = StoreError(f"The checkpoints {checkpoints} cannot be used.", hint)
+        reason = error.message if isinstance(error, CudaForgeError) else f"{type(error).__name__}: {error}"
+        with suppress(StoreError):  # if it is the store that broke, the first error is the one to show
+            journal.save_run(state=RunState.FAILED, error=reason)
+            journal.emit(RunFinished(run_id=before.id, state=RunState.FAILED, reason=reason))
+        raise error
+
+
+async def _forget(run_id: str, checkpoints: Path) -> None:
+    """Deletes LangGraph's checkpoint of a run. The store is the record."""
+    if checkpoints.exists():
+        _forbid_tracing()
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+        async with AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
+            await saver.adelete_thread(run_id)
 
 
 async def _walk(nodes: Nodes, checkpoints: Path) -> None:
@@ -163,13 +228,17 @@ def _interruptible(node: _Node, journal: Journal) -> _Node:
         try:
             return await node(state)
         except Suspended as waiting:
-            journal.save_run(state=RunState.SUSPENDED, waiting_for=waiting.waiting_for)
-            journal.emit(RunSuspended(run_id=journal.run_id, waiting_for=waiting.waiting_for, message=waiting.message))
+            _suspend(journal, waiting)
             # Raises. A resumed graph gets no value for it, so it raises again for as long as the node has to wait.
             interrupt(waiting.waiting_for)
             raise
 
     return run
+
+
+def _suspend(journal: Journal, waiting: Suspended) -> None:
+    journal.save_run(state=RunState.SUSPENDED, waiting_for=waiting.waiting_for)
+    journal.emit(RunSuspended(run_id=journal.run_id, waiting_for=waiting.waiting_for, message=waiting.message))
 
 
 @contextmanager

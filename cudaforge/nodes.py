@@ -98,24 +98,22 @@ class Nodes:
     async def choose(self, state: State) -> State:
         """Opens the next round, or ends the search. The stored attempt is the decision; a round is opened once."""
         attempts = self.store.attempts(state["run"])
+        head = self.journal.run.head
         if attempts and attempts[-1].finished is None:
-            return {**state, "attempt": attempts[-1].id}
-        step = self._step(attempts)
-        if step.action == "stop":
-            return {**state, "attempt": ""}
-        attempt = Attempt(
-            id=f"{state['run']}.{len(attempts)}",
-            run_id=state["run"],
-            round=len(attempts),
-            action=Action(step.action),
-            base=step.base,
-        )
-        self.store.save_attempt(attempt)
+            attempt = attempts[-1]
+        else:
+            step = self._step(attempts)
+            if step.action == "stop":
+                return {**state, "attempt": ""}
+            # What a session's user built on last comes first; from then on the policy decides.
+            attempt = self.open(Action(step.action), step.base) if head is None else self.open_on(head)
+        if head is not None:
+            self.journal.save_run(head=None)
         return {**state, "attempt": attempt.id}
 
     async def draft(self, state: State) -> State:
         """The Coder writes the first kernel."""
-        return await self._write(state, coder.draft(await self._briefing()))
+        return await self._write(state, "draft", coder.draft(await self._briefing()))
 
     async def diagnose(self, state: State) -> State:
         """The Judge reads what went wrong with the base."""
@@ -128,16 +126,21 @@ class Nodes:
     async def repair(self, state: State) -> State:
         """The Coder mends the base."""
         kernel, evaluation, _ = self._base(state)
-        advice = self.attempt(state).advice
-        diagnosis = advice if isinstance(advice, Diagnosis) else None
-        return await self._write(state, coder.repair(await self._briefing(), kernel, evaluation, diagnosis))
+        attempt = self.attempt(state)
+        diagnosis = attempt.advice if isinstance(attempt.advice, Diagnosis) else None
+        messages = coder.repair(await self._briefing(), kernel, evaluation, diagnosis, attempt.hint)
+        return await self._write(state, "repair", messages)
 
     async def profile(self, state: State) -> State:
         """Looks at the base with the profiler, once for each kernel. A profiler that fails never fails the run."""
-        base = self._attempt_of(self.attempt(state).base)
+        await self.look_at(self._attempt_of(self.attempt(state).base))
+        return state
+
+    async def look_at(self, base: Attempt) -> None:
+        """Profiles an attempt's kernel where that was not done yet; the attempt then has the profile's key."""
         if base.profile is not None:
-            return state
-        kernel, evaluation, _ = self._base(state)
+            return
+        kernel, evaluation, _ = self._found(base)
         first = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
 
         async def ask(key: str) -> Profile:
@@ -156,10 +159,9 @@ class Nodes:
             try:
                 key, profile = await self.journal.measure(base.id, "profile", Profile, ask)
             except EvaluatorError:
-                return state  # the journal has noted why; the agents see the times alone
+                return  # the journal has noted why; the agents see the times alone
             stage.parts_s = {"profile": profile.seconds}
         self.store.save_attempt(base.model_copy(update={"profile": key}))
-        return state
 
     async def advise(self, state: State) -> State:
         """The Judge reads the base's numbers and plans one change."""
@@ -170,15 +172,16 @@ class Nodes:
 
     async def revise(self, state: State) -> State:
         """The Coder makes the base faster."""
-        advice = self.attempt(state).advice
-        plan = advice if isinstance(advice, Plan) else None
-        return await self._write(state, coder.revise(await self._briefing(), *self._base(state), plan))
+        attempt = self.attempt(state)
+        plan = attempt.advice if isinstance(attempt.advice, Plan) else None
+        messages = coder.revise(await self._briefing(), *self._base(state), plan, attempt.hint)
+        return await self._write(state, "revise", messages)
 
     async def evaluate(self, state: State) -> State:
         """Builds, checks and times the round's kernel; one that was evaluated before keeps its evaluation."""
         attempt = self.attempt(state)
         if attempt.kernel is None:
-            self._finish(attempt, None)
+            self.close(attempt)
             return state
         kernel = self._kernel(attempt)
 
@@ -205,7 +208,7 @@ class Nodes:
         """Measures the best again, in fresh processes; where it is wrong or no win, the next best. Ends the run."""
         attempts = self.store.attempts(state["run"])
         # Asked again, as state holds no texts: what stopped the search still does, nothing spent comes back.
-        reason = self._step(attempts).reason
+        reason = self._step(attempts).reason or "finished by hand"
         ranked = self.policy.ranking(attempts)
         outcome = Outcome(reason=reason if ranked else f"{reason}; no kernel passed")
         measured = 0
@@ -229,9 +232,32 @@ class Nodes:
         self.done()
         return state
 
+    # -- what the nodes and a session share -------------------------------------------------------------------
+
+    def open(self, action: Action, base: str | None, **fields: Any) -> Attempt:
+        """Opens the next round."""
+        number = len(self.store.attempts(self.journal.run_id))
+        run_id = self.journal.run_id
+        opened = {"id": f"{run_id}.{number}", "run_id": run_id, "round": number, "action": action, "base": base}
+        attempt = Attempt.model_validate(opened | fields)
+        self.store.save_attempt(attempt)
+        return attempt
+
+    def open_on(self, head: str) -> Attempt:
+        """Opens the round that builds on an evaluated attempt: a revision, a repair, or a draft where head is ""."""
+        if not head:
+            return self.open(Action.DRAFT, None)
+        return self.open(Action.REVISE if self._attempt_of(head).passed else Action.REPAIR, head)
+
+    def close(self, attempt: Attempt) -> None:
+        """Closes a round that has no kernel, or whose kernel is not to be evaluated."""
+        self._finish(attempt, None)
+
     # -- what the nodes share ---------------------------------------------------------------------------------
 
-    async def _write(self, state: State, messages: tuple[Message, ...]) -> State:
+    async def _write(
+        self, state: State, purpose: Literal["draft", "repair", "revise"], messages: tuple[Message, ...]
+    ) -> State:
         """Has the Coder write the round's kernel. A reply that cannot be read twice leaves a round without kernel."""
         attempt = self.attempt(state)
         with self.journal.stage("coder", attempt) as stage:
@@ -240,7 +266,7 @@ class Nodes:
                     self.models[Role.CODER],
                     attempt,
                     Role.CODER,
-                    attempt.action.value,
+                    purpose,
                     messages,
                     lambda text: coder.parse_kernel(text, self.spec.language),
                 )
@@ -358,7 +384,7 @@ class Nodes:
             device=baseline.device,
             baseline=baseline,
             preset=self.spec.preset,
-            history=tuple(HistoryEntry.of(a) for a in attempts if a.finished is not None),
+            history=tuple(HistoryEntry.of(a) for a in attempts if a.finished is not None and not a.withdrawn),
         )
 
     def attempt(self, state: State) -> Attempt:
@@ -379,7 +405,10 @@ class Nodes:
 
     def _base(self, state: State) -> tuple[Kernel, Evaluation, Profile | None]:
         """What the round builds on: kernel, evaluation, and its profile where there is one."""
-        base = self._attempt_of(self.attempt(state).base)
+        return self._found(self._attempt_of(self.attempt(state).base))
+
+    def _found(self, base: Attempt) -> tuple[Kernel, Evaluation, Profile | None]:
+        """An evaluated attempt's kernel, evaluation, and its profile where there is one."""
         evaluation = self.store.result(base.evaluation) if base.evaluation else None
         if not isinstance(evaluation, Evaluation):
             raise StoreError(f"The evaluation of attempt {base.id} is not in the store.")

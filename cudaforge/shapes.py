@@ -75,11 +75,14 @@ class AttemptOutput(Shape):
     action: str
     base: str | None
     verdict: Verdict | None
-    """null while the round is under way, and where no reply could be parsed (then `reply_error` says why)."""
+    """null while the round is under way, where no reply could be parsed (then `reply_error` says why), and where it
+    was taken back before it was evaluated (`withdrawn`)."""
     reason: str
     plan: Plan | None
     """The Judge's advice that this round's kernel was written to."""
     diagnosis: Diagnosis | None
+    hint: str
+    """What a person asked the Coder for, in a session; empty for none."""
     kernel: str | None
     time_us: float | None
     speedup: Speedup | None
@@ -87,6 +90,8 @@ class AttemptOutput(Shape):
     predicted_gain: float | None
     measured_gain: float | None
     reply_error: str
+    withdrawn: bool
+    """A session's user took it back before it was evaluated."""
 
 
 class BestOutput(Shape):
@@ -149,6 +154,8 @@ class RunOutput(Shape):
     """null where the price of a call is not known."""
     tokens: Tokens
     stages_s: dict[str, float]
+    branched_from: str | None
+    """The attempt of another run that this one, a session's branch, began with."""
     kernel_folder: str | None
     """Where `optimize`, `demo` and `resume` wrote the kernel; null for `show`."""
     calls: tuple[CallOutput, ...] | None

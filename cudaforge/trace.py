@@ -38,6 +38,8 @@ class Action(StrEnum):
     DRAFT = "draft"
     REPAIR = "repair"
     REVISE = "revise"
+    EDIT = "edit"
+    """A person wrote it, in a session."""
 
 
 class RunState(StrEnum):
@@ -176,6 +178,8 @@ class Attempt(Displayed, Frozen):
     advice: Diagnosis | Plan | None = None
     kernel: str | None = None
     """Kernel id; None where no reply could be parsed."""
+    hint: str = ""
+    """What a person asked the Coder for, in a session."""
     reply_error: str = ""
     evaluation: str | None = None
     """Key of the stored evaluation."""
@@ -194,6 +198,11 @@ class Attempt(Displayed, Frozen):
     def passed(self) -> bool:
         """Whether the kernel passed its screening."""
         return self.verdict is Verdict.PASSED
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether a session's user took it back before it was evaluated: it has no verdict and no fault."""
+        return self.finished is not None and self.verdict is None and not self.reply_error
 
 
 class Outcome(Frozen):
@@ -221,6 +230,10 @@ class Run(Displayed, Frozen):
     """Key of the call or evaluation that a suspended run waits for."""
     error: str = ""
     outcome: Outcome | None = None
+    head: str | None = None
+    """A session's: the attempt that is built on next, "" for none. None where the search policy alone decides."""
+    branched_from: str | None = None
+    """The attempt of another run that this one began as a copy of."""
     created: datetime = Field(default_factory=now)
     updated: datetime = Field(default_factory=now)
 

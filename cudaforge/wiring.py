@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 from cudaforge.errors import UsageError
 
 if TYPE_CHECKING:
+    from cudaforge.evaluation import EvaluateOptions, Evaluation
     from cudaforge.graph import Context
     from cudaforge.jobs import SingleEvaluation
-    from cudaforge.kernel import Language
+    from cudaforge.kernel import Kernel, Language
     from cudaforge.llm.settings import Access
     from cudaforge.ports import ChatModel, Evaluator, Store
     from cudaforge.store.gc import Collected
     from cudaforge.store.pack import Packed
     from cudaforge.store.sqlite import SqliteStore
-    from cudaforge.trace import Run, RunSpec, RunState
+    from cudaforge.task import Task
+    from cudaforge.trace import Budget, Run, RunSpec, RunState
+    from cudaforge_profiling.types import Profile
 
 CHECKPOINTS = "checkpoints.db"
 PROVIDERS_HINT = "Use openai:NAME (any OpenAI-compatible server), recorded:FOLDER or manual: (a person answers)."
@@ -187,6 +190,59 @@ def new_id(kind: str) -> str:
     return kind + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10))
 
 
+def make_spec(
+    task: Task,
+    *,
+    coder: str,
+    judge: str | None = None,
+    language: str | None = None,
+    evaluator: str = "local",
+    budget: Budget | None = None,
+    preset: str = "default",
+    switches: Mapping[str, Any] | None = None,
+    options: EvaluateOptions | None = None,
+    settings: Mapping[str, Any] | None = None,
+    base_url: str | None = None,
+) -> RunSpec:
+    """What a run is made of, by the names that every door takes. The Judge is the Coder where it is not named.
+
+    `switches` change single fields of the preset; None changes nothing. Raises UsageError for a name that is unknown.
+    """
+    from cudaforge.evaluation import EvaluateOptions
+    from cudaforge.trace import PRESETS, Budget, RunSpec
+
+    if preset not in PRESETS:
+        raise UsageError(f"Preset {preset!r} is unknown.", f"Use {' or '.join(PRESETS)}.")
+    chosen = choose_language(language, evaluator)
+    return RunSpec(
+        task=task,
+        language=chosen,
+        coder=coder,
+        judge=judge or coder,
+        evaluator=fit_evaluator(evaluator, chosen),
+        budget=budget or Budget(),
+        preset=PRESETS[preset].changed(**(switches or {})),
+        options=options or EvaluateOptions(),
+        model_settings={**(settings or {}), **({"base_url": base_url} if base_url else {})},
+    )
+
+
+def first_network_notice(store: Store, spec: RunSpec) -> str:
+    """What leaves the machine, for the first run of this home with a networked model; empty for later ones."""
+    networked = sorted({model for model in (spec.coder, spec.judge) if is_networked(model)})
+    if not networked:
+        return ""
+    earlier = store.runs(limit=1_000_000)
+    if any(is_networked(m) for run in earlier for m in (run.spec.coder, run.spec.judge)):
+        return ""
+    server = networked_access(spec.model_settings.get("base_url")).base_url
+    return (
+        f"What leaves this machine: prompts to {', '.join(networked)} at {server}. They hold the task's source and "
+        "notes, the kernels, compiler errors, correctness differences, measured times, profiles and the device's "
+        "data. Nothing else is sent, there is no telemetry. (Said once for each home folder.)"
+    )
+
+
 def create_run(spec: RunSpec, store: Store) -> Run:
     """Stores a new run of `spec`, not yet started. Its models are built once first, so a mistake stores nothing."""
     run = make_run(spec)
@@ -278,6 +334,39 @@ def is_driven(run_id: str, home: Path) -> bool:
     from cudaforge.graph import is_driven
 
     return is_driven(home / CHECKPOINTS, run_id)
+
+
+async def look(
+    task: Task,
+    kernel: Kernel,
+    *,
+    evaluator: str,
+    home: Path,
+    key: str,
+    options: EvaluateOptions,
+    metrics: str | None = None,
+) -> tuple[Evaluation, Profile | None]:
+    """Evaluates a kernel without any run, under `KEY/evaluate/0`, then profiles it under `KEY/profile/0` where it
+    passes and `metrics` names a metric set. Stores nothing. Raises what the Evaluator port raises; a Suspended names
+    `key`, under which the same call finds the result later."""
+    from cudaforge.errors import Suspended
+    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
+
+    asked: dict[str, Any] = {"task": task, "options": options, "kernel": kernel}
+    with_evaluator = make_evaluator(fit_evaluator(evaluator, kernel.language), home)
+    try:
+        evaluation = await with_evaluator.evaluate(EvaluateRequest(key=f"{key}/evaluate/0", **asked))
+        if metrics is None or not evaluation.passed:
+            return evaluation, None
+        time_us = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
+        request = ProfileRequest(key=f"{key}/profile/0", metric_set=metrics, time_us=time_us, **asked)
+        return evaluation, await with_evaluator.profile(request)
+    except Suspended as waiting:
+        raise Suspended(
+            waiting.message, f"Start an evaluator, then ask again with key {key}.", waiting_for=key
+        ) from None
+    finally:
+        await with_evaluator.close()
 
 
 async def measure(single: SingleEvaluation, store: SqliteStore, evaluator: Evaluator, ordinal: int) -> SingleEvaluation:

@@ -27,9 +27,9 @@ def draft(briefing: Briefing) -> tuple[Message, ...]:
 
 
 def repair(
-    briefing: Briefing, kernel: Kernel, evaluation: Evaluation, diagnosis: Diagnosis | None
+    briefing: Briefing, kernel: Kernel, evaluation: Evaluation, diagnosis: Diagnosis | None, hint: str = ""
 ) -> tuple[Message, ...]:
-    """Asks to mend a kernel that failed; without a diagnosis the error speaks for itself."""
+    """Asks to mend a kernel that failed; without a diagnosis the error speaks for itself. `hint`: a person's words."""
     return briefing.messages(
         "coder",
         "repair",
@@ -37,13 +37,19 @@ def repair(
         evaluation=evaluation,
         failure=failure(evaluation, kernel),
         advice_text=_diagnosis_text(diagnosis) if diagnosis else "",
+        hint_text=hint,
     )
 
 
 def revise(
-    briefing: Briefing, kernel: Kernel, evaluation: Evaluation, profile: Profile | None, plan: Plan | None
+    briefing: Briefing,
+    kernel: Kernel,
+    evaluation: Evaluation,
+    profile: Profile | None,
+    plan: Plan | None,
+    hint: str = "",
 ) -> tuple[Message, ...]:
-    """Asks to make a kernel that passed faster, by one plan; without a plan by the evidence."""
+    """Asks to make a kernel that passed faster, by one plan; without a plan by the evidence. `hint`: a user's words."""
     return briefing.messages(
         "coder",
         "revise",
@@ -51,6 +57,7 @@ def revise(
         timed=evaluation if evaluation.passed else None,
         **profile_context(profile, kernel, evaluation, metrics_only=briefing.paper),
         advice_text=_plan_text(plan) if plan else "",
+        hint_text=hint,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,7 +52,6 @@ def evaluate(
     KERNEL is a folder: kernel.cu + model.py (cuda), kernel.cpp + model.py (cpp), or one .py file that defines
     ModelNew (triton, module). Exit code: 0 PASSED, 1 any other verdict on the kernel, 2 usage, 3 infrastructure.
     """
-    from cudaforge import wiring
     from cudaforge.cli import found
     from cudaforge.cli.output import busy, emit, out
     from cudaforge.evaluation import EvaluateOptions
@@ -60,7 +59,7 @@ def evaluate(
     loaded = _load(task, kernel, format)
     options = EvaluateOptions(trials=trials, strict_isolation=strict_isolation)
     with busy("building, checking, timing ..."):
-        evaluation, _ = asyncio.run(_look(*loaded, options, evaluator, wiring.resolve_home(home), _key(key)))
+        evaluation, _ = asyncio.run(_look(loaded, options, evaluator, home, key))
     if json:
         emit(evaluation)
     else:
@@ -83,17 +82,15 @@ def profile(
     json: Json = False,
 ) -> None:
     """Evaluate KERNEL, and where it passes look at it with the profiler. Exit codes as `evaluate`."""
-    from cudaforge import wiring
     from cudaforge.cli import found
     from cudaforge.cli.output import busy, emit, err, out
     from cudaforge.evaluation import EvaluateOptions
     from cudaforge.shapes import ProfileOutput
 
     loaded = _load(task, kernel, format)
-    folder = wiring.resolve_home(home)
     options = EvaluateOptions(trials=trials)
     with busy("building, checking, timing, profiling ..."):
-        evaluation, seen = asyncio.run(_look(*loaded, options, evaluator, folder, _key(key), metrics))
+        evaluation, seen = asyncio.run(_look(loaded, options, evaluator, home, key, metrics))
     if report and seen and seen.report:
         report.write_bytes(seen.report)
     elif report:
@@ -115,39 +112,25 @@ def _load(task: Path, kernel: Path, format: str | None) -> tuple[Task, Kernel]:
     return Task.load(task), Kernel.load(kernel, Language(format) if format else None)
 
 
-def _key(key: str | None) -> str:
-    return key or f"cli-{secrets.token_hex(6)}"
-
-
 async def _look(
-    task: Task, kernel: Kernel, options: EvaluateOptions, spec: str, home: Path, key: str, metrics: str | None = None
+    loaded: tuple[Task, Kernel],
+    options: EvaluateOptions,
+    evaluator: str,
+    home: Path | None,
+    key: str | None,
+    metrics: str | None = None,
 ) -> tuple[Evaluation, Profile | None]:
-    """Evaluates under `KEY/evaluate/0`, then profiles a passing kernel under `KEY/profile/0` unless metrics is None."""
+    """See wiring.look."""
     from cudaforge import wiring
-    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
 
-    evaluator = wiring.make_evaluator(wiring.fit_evaluator(spec, kernel.language), home)
+    task, kernel = loaded
+    asked: dict[str, Any] = {"evaluator": evaluator, "home": wiring.resolve_home(home), "options": options}
+    key = key or f"cli-{secrets.token_hex(6)}"
     try:
-        evaluation = await evaluator.evaluate(
-            EvaluateRequest(key=f"{key}/evaluate/0", task=task, options=options, kernel=kernel)
-        )
-        if metrics is None or not evaluation.passed:
-            return evaluation, None
-        request = ProfileRequest(
-            key=f"{key}/profile/0",
-            task=task,
-            options=options,
-            kernel=kernel,
-            metric_set=metrics,
-            time_us=evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us,
-        )
-        return evaluation, await evaluator.profile(request)
+        return await wiring.look(task, kernel, key=key, metrics=metrics, **asked)
     except Suspended as waiting:
-        raise Suspended(
-            waiting.message, f"Start an evaluator, then repeat this command with --key {key}.", waiting_for=key
-        ) from None
-    finally:
-        await evaluator.close()
+        hint = f"Start an evaluator, then repeat this command with --key {key}."
+        raise Suspended(waiting.message, hint, waiting_for=key) from None
 
 
 def _leave(evaluation: Evaluation) -> None:

@@ -119,7 +119,7 @@ def optimize(
     """
     from cudaforge import wiring
     from cudaforge.task import Task
-    from cudaforge.trace import PRESETS, Budget, RunSpec
+    from cudaforge.trace import Budget
 
     switches = {
         "base": base,
@@ -131,13 +131,12 @@ def optimize(
         "optimization": optimization,
         "self_refine": self_refine,
     }
-    chosen = wiring.choose_language(language, evaluator)
-    spec = RunSpec(
-        task=Task.load(task),
-        language=chosen,
+    spec = wiring.make_spec(
+        Task.load(task),
         coder=coder,
-        judge=judge or coder,
-        evaluator=wiring.fit_evaluator(evaluator, chosen),
+        judge=judge,
+        language=language,
+        evaluator=evaluator,
         budget=Budget(
             rounds=rounds,
             usd=_positive("--budget-usd", budget_usd),
@@ -145,8 +144,10 @@ def optimize(
             target_speedup=_positive("--target", target),
             patience=patience,
         ),
-        preset=PRESETS[preset].changed(**switches),
-        model_settings=_settings(setting or []) | ({"base_url": base_url} if base_url else {}),
+        preset=preset,
+        switches=switches,
+        settings=_settings(setting or []),
+        base_url=base_url,
     )
     _start(spec, home, output, json)
 
@@ -168,18 +169,15 @@ def demo(
     from cudaforge import examples, wiring
     from cudaforge.cli.output import err
     from cudaforge.task import Task
-    from cudaforge.trace import Budget, RunSpec
+    from cudaforge.trace import Budget
 
-    chosen = wiring.choose_language(language, evaluator)
-    example = examples.find(task or examples.DEFAULT, chosen.value)
-    model = f"recorded:{example.recording}"
+    example = examples.find(task or examples.DEFAULT, wiring.choose_language(language, evaluator).value)
     err().print(example.announcement(), soft_wrap=True, markup=False)
-    spec = RunSpec(
-        task=Task.load(example.task),
-        language=chosen,
-        coder=model,
-        judge=model,
-        evaluator=wiring.fit_evaluator(evaluator, chosen),
+    spec = wiring.make_spec(
+        Task.load(example.task),
+        coder=f"recorded:{example.recording}",
+        language=language,
+        evaluator=evaluator,
         budget=Budget(rounds=example.rounds),
     )
     _start(spec, home, output, json)
@@ -209,7 +207,7 @@ def _start(spec: RunSpec, home: Path | None, output: Path | None, json: bool) ->
     folder = wiring.resolve_home(home)
     store = wiring.open_store(folder)
     try:
-        notice = _first_network_notice(store, spec)
+        notice = wiring.first_network_notice(store, spec)
         run = wiring.create_run(spec, store)
         if notice:
             from cudaforge.cli.output import err
@@ -292,21 +290,3 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             settings[name] = value
     return settings
-
-
-def _first_network_notice(store: Store, spec: RunSpec) -> str:
-    """What leaves the machine, for the first run of this home with a networked model; empty for later ones."""
-    from cudaforge import wiring
-
-    networked = sorted({model for model in (spec.coder, spec.judge) if wiring.is_networked(model)})
-    if not networked:
-        return ""
-    earlier = store.runs(limit=1_000_000)
-    if any(wiring.is_networked(m) for run in earlier for m in (run.spec.coder, run.spec.judge)):
-        return ""
-    server = wiring.networked_access(spec.model_settings.get("base_url")).base_url
-    return (
-        f"What leaves this machine: prompts to {', '.join(networked)} at {server}. They hold the task's source and "
-        "notes, the kernels, compiler errors, correctness differences, measured times, profiles and the device's "
-        "data. Nothing else is sent, there is no telemetry. (Said once for each home folder.)"
-    )

@@ -160,6 +160,10 @@ def _round(detail: RoundOutput, *, whole: bool, counters: bool = True) -> list[R
     base = f" of {attempt.base}" if attempt.base else ""
     parts: list[RenderableType] = [Rule(Text(f"round {attempt.round}: {attempt.action}{base}"), align="left")]
     parts += [Text(line) for line in _advice(attempt)]
+    if attempt.hint:
+        parts.append(Text(f"the user asked for: {clean(attempt.hint)}"))
+    if attempt.withdrawn:
+        parts.append(Text("taken back before it was evaluated", "dim"))
     if attempt.reply_error:
         parts.append(Text(f"no kernel in the reply: {clean(attempt.reply_error)}", "red"))
     if detail.evaluation:

@@ -95,8 +95,10 @@ class RoundsTable:
 
 
 def verdict_text(attempt: AttemptOutput) -> Text:
-    """The verdict with its symbol; `no kernel` where no reply could be parsed."""
+    """The verdict with its symbol; `no kernel` where no reply could be parsed, `taken back` where a person did so."""
     if attempt.verdict is None:
+        if attempt.withdrawn:
+            return Text("– taken back", "dim")
         return Text("✗ no kernel" if attempt.reply_error else "…", "red" if attempt.reply_error else "dim")
     symbol, style = words.SYMBOLS[attempt.verdict.value]
     return Text(f"{symbol} {attempt.verdict.value}", style)
@@ -134,7 +136,8 @@ def plain_line(view: RunView, stored: StoredEvent) -> str:
             return f"round {event.round}: {words.STAGES[event.stage]} ..."
         case AttemptFinished():
             attempt = view.attempts.get(event.attempt_id)
-            verdict = event.verdict.value if event.verdict else "no kernel"
+            lacking = "taken back" if attempt and attempt.withdrawn else "no kernel"
+            verdict = event.verdict.value if event.verdict else lacking
             measured = ""
             if event.time_us is not None and event.speedup is not None:
                 measured = f" {words.microseconds(event.time_us)}, {words.times(event.speedup.eager.value)} over eager"

@@ -26,6 +26,7 @@ class ChainPolicy:
         reason = _stop_reason(spec.budget, attempts, ranked, spent, seconds)
         if reason:
             return Step(action="stop", reason=reason)
+        attempts = [a for a in attempts if not a.withdrawn]
         last = next((a for a in reversed(attempts) if a.kernel is not None), None)
         if last is None:
             return Step(action="draft")
@@ -33,7 +34,9 @@ class ChainPolicy:
         if spec.preset.base == "best" and _failed_repairs(attempts) >= REPAIRS_IN_A_ROW:
             return Step(action="revise", base=best.id) if best else Step(action="draft")
         newest = attempts[-1]
-        if newest.kernel is None:  # its reply could not be read: the same step again
+        if (
+            newest.kernel is None and newest.action is not Action.EDIT
+        ):  # its reply could not be read: the same step again
             return Step(action=newest.action.value, base=newest.base)
         if not last.passed:
             return Step(action="repair", base=last.id)

@@ -4,6 +4,8 @@ cudaforge.db      the record (SqliteStore)
 checkpoints.db    LangGraph's own, a separate file because a foreign write lock can kill a run
 artifacts/ab/...  bytes under their SHA-256
 cache/            build cache and baselines, the engine's; safe to delete
+tasks/            task files written from live modules; runs hold their own copy
+kernels/          packages of kernels that were loaded into Python; safe to delete
 workers/          a lock file for each live worker process
 backups/          copies of cudaforge.db, made before its schema changes
 """

@@ -72,6 +72,15 @@ def test_every_call_renders_for_every_verdict(language: Language, variant: str) 
             assert "\n\n\n\n" not in message.content.replace("\n\n\nclass", "")
 
 
+def test_a_persons_hint_is_shown_where_there_is_one() -> None:
+    b, k = briefing(preset="paper"), kernel(Language.CUDA)
+    for hint in ("", "HINT-OF-MINE"):
+        repaired = coder.repair(b, k, failed(Verdict.INCORRECT), DIAGNOSIS, hint)
+        revised = coder.revise(b, k, passed(), gpu_profile(), PLAN, hint)
+        for call in (repaired, revised):
+            assert ("What the user asks for" in text(call), "HINT-OF-MINE" in text(call)) == (bool(hint), bool(hint))
+
+
 # -- what the presets show ---------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ FREE = Usage(usd=0.0)
 
 def attempts(*rounds: str) -> list[Attempt]:
     """Finished attempts from `ACTION[@BASE] OUTCOME`: `draft 80` passed at 80 us, `repair@0 INCORRECT` failed,
-    `revise@2 -` had no readable reply. A second number names the kernel: `revise@1 80 k1`."""
+    `revise@2 -` had no readable reply, `edit@2 undone` was taken back. A second number names the kernel:
+    `revise@1 80 k1`."""
     made = []
     start = now()
     for number, text in enumerate(rounds):
@@ -29,7 +30,9 @@ def attempts(*rounds: str) -> list[Attempt]:
             ratio = EAGER_US / float(outcome)
             speedup = Speedup(eager=Interval(value=ratio, low=ratio, high=ratio))
             fields = {"verdict": Verdict.PASSED, "time_us": float(outcome), "speedup": speedup}
-        elif outcome != "-":
+        elif outcome == "-":
+            fields = {"reply_error": "No code."}
+        elif outcome != "undone":
             fields = {"verdict": Verdict(outcome), "reason": "It failed."}
         made.append(
             Attempt(
@@ -54,6 +57,13 @@ def step(*rounds: str, preset: str = "default", spent: Usage = FREE, seconds: fl
 
 def test_the_first_round_drafts() -> None:
     assert step() == Step(action="draft")
+
+
+def test_what_a_person_took_back_counts_as_a_round_and_as_nothing_else() -> None:
+    assert step("draft 80", "edit@0 undone") == Step(action="revise", base="r.0")
+    assert step("edit undone") == Step(action="draft")
+    assert step("draft INCORRECT", "edit@0 70", "revise@1 undone") == Step(action="revise", base="r.1")
+    assert step("draft 80", "edit@0 undone", rounds=2).action == "stop"
 
 
 def test_a_failure_is_repaired_from_the_last_attempt() -> None:

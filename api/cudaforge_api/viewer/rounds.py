@@ -120,6 +120,8 @@ class RoundPage:
         """Why nothing was found out."""
         if self.failed:
             return "the reply held no kernel that could be read, so there was nothing to build"
+        if self.attempt.withdrawn:
+            return "it was taken back before it was evaluated"
         if self.kernel is None:
             return "the kernel is not written yet"
         return "the evaluation has not ended yet"
