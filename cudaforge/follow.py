@@ -100,7 +100,7 @@ def reference_line(baseline: BaselineMeasured | None) -> str:
     if baseline is None:
         return ""
     parts = [f"eager {words.microseconds(baseline.eager_us)}"]
-    parts.append(f"torch.compile {words.microseconds(baseline.compile_us) if baseline.compile_us else 'not available'}")
+    parts.append(f"torch.compile {words.microseconds(baseline.compile_us) if baseline.compile_us else 'not measured'}")
     if baseline.floor_us:
         parts.append(f"floor {words.microseconds(baseline.floor_us)}")
     return "reference by itself: " + ", ".join(parts)

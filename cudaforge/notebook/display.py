@@ -38,6 +38,10 @@ MOST_CHANGES = 150
 MOST_LAUNCHES = 4
 MOST_METRICS = 40
 MOST_TRIED = 70
+MOST_CHARACTERS = 4000
+"""Of a text that a model, a kernel or a compiler wrote."""
+MOST_ITEMS = 40
+"""Of a list of such."""
 
 Values = Mapping[str, Any]
 
@@ -70,14 +74,22 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    made.globals.update(style=Markup(style), symbols=words.SYMBOLS, words=words, code=code.code, lines=plain.lines)
+    made.globals.update(style=Markup(style), symbols=words.SYMBOLS, lines=plain.lines, most_items=MOST_ITEMS)
     for name in (
         *("microseconds", "times", "interval", "bracket", "standing", "percent", "size", "count", "one_line", "clean"),
         *("duration", "stages", "short_model", "floors", "attribution", "clock"),
     ):
         made.filters[name] = getattr(words, name)
-    made.filters["number"] = profile_words.number
+    made.filters.update(number=profile_words.number, said=said)
     return made
+
+
+def said(text: str) -> str:
+    """What somebody wrote, without control characters; a long text is cut and says so."""
+    shown = words.clean(text)
+    if len(shown) <= MOST_CHARACTERS:
+        return shown
+    return f"{shown[:MOST_CHARACTERS]} … ({words.count(len(shown) - MOST_CHARACTERS)} characters are left out)"
 
 
 # -- one kernel ------------------------------------------------------------------------------------------------------
@@ -117,13 +129,13 @@ def _evaluation(found: Evaluation) -> Values:
     }
 
 
-def caret(said: Diagnostic) -> tuple[str, str]:
+def caret(diagnostic: Diagnostic) -> tuple[str, str]:
     """The source line, and a line with a caret below the column; both empty where there is none."""
-    line = said.source_line.rstrip()
+    line = diagnostic.source_line.rstrip()
     if not line.strip():
         return "", ""
-    before = line[: max(0, said.column - 1)]
-    below = "".join("\t" if c == "\t" else " " for c in before) + "^" if 0 < said.column <= len(line) + 1 else ""
+    before = line[: max(0, diagnostic.column - 1)]
+    below = "".join("\t" if c == "\t" else " " for c in before) + "^" if 0 < diagnostic.column <= len(line) + 1 else ""
     return words.clean(line)[: code.MOST_COLUMNS], words.clean(below) if len(below) < code.MOST_COLUMNS else ""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.recorded_home import unpack
+from support.recorded_home import runs_by_task, unpack
 
+from cudaforge.results import RunResult
 from cudaforge.store.sqlite import SqliteStore
 
 
@@ -22,3 +23,10 @@ def record(recorded_home: Path) -> Iterator[SqliteStore]:
     store = SqliteStore(recorded_home)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def of_run(record: SqliteStore, recorded_home: Path) -> Callable[[str], RunResult]:
+    """The result of a recorded run, by its task."""
+    ids = runs_by_task(record)
+    return lambda task: RunResult(ids[task], recorded_home)

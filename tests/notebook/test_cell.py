@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import records, tasks
-from support.recorded_home import PASSED, runs_by_task
-from support.results import RunResult, Session
+from support.recorded_home import PASSED
 
 from cudaforge.errors import TaskError, UsageError
 from cudaforge.evaluation import Diagnostic, Evaluation, Verdict
@@ -22,7 +22,8 @@ from cudaforge.notebook.cell import (
     on_cell_lines,
     split_flags,
 )
-from cudaforge.store.sqlite import SqliteStore
+from cudaforge.results import RunResult
+from cudaforge.session import Session
 
 TASK = tasks.scale_add()
 
@@ -38,21 +39,19 @@ def refused(*diagnostics: Diagnostic, reason: str = "kernel.cpp:3: no") -> Evalu
     )
 
 
-def test_a_task_is_a_variable_or_a_file(record: SqliteStore, tmp_path: Path) -> None:
+def test_a_task_is_a_variable_or_a_file(of_run: Callable[[str], RunResult], tmp_path: Path) -> None:
     path = tmp_path / "my task.py"
     path.write_text(tasks.SCALE_ADD)
-    run = record.run(runs_by_task(record)[PASSED])
-    assert run is not None
-    result = RunResult(record, run)
-    session = Session(result, result.attempts[3])
-    variables = {"task": TASK, "where": path, "result": result, "session": session, "fresh": Session(result)}
+    result = of_run(PASSED)
+    session, fresh = Session.resume(result.id, home=result.home), Session(TASK, language="cpp")
+    variables = {"task": TASK, "where": path, "result": result, "session": session, "fresh": fresh}
     assert find_task("task", variables).task is TASK
     assert find_task("where", variables).task == find_task(f"'{path}'", {}).task
     found = find_task("result", variables)
-    assert found.task == run.spec.task and found.session is None
+    assert found.task == result.task and found.session is None
     assert result.kernel and found.model_py == result.kernel.files["model.py"]
     found = find_task("session", variables)
-    source = result.source(result.attempts[3])
+    source = result.source(result.attempts[-1])
     assert found.session is session and source and found.model_py == source.files["model.py"]
     assert find_task("fresh", variables).model_py == ""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import records, tasks
-from support.recorded_home import GPU, NO_WIN, PASSED, WAITING, runs_by_task
-from support.results import RunResult, Session, UsableKernel
+from support.recorded_home import GPU, NO_WIN, PASSED, WAITING
 
 from cudaforge import words
 from cudaforge.evaluation import (
@@ -27,11 +28,14 @@ from cudaforge.evaluation import (
     WorkloadBaseline,
     WorkloadTiming,
 )
+from cudaforge.inuse import UsableKernel
 from cudaforge.kernel import Kernel
 from cudaforge.notebook import code
 from cudaforge.notebook.cell import CellResult
 from cudaforge.notebook.curve import Point, curve
 from cudaforge.notebook.display import html
+from cudaforge.results import RunResult
+from cudaforge.session import Session
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.task import Task, TaskMeta, Workload
 from cudaforge.trace import Action, Attempt, Diagnosis, Evidence, Plan, RunState
@@ -42,6 +46,7 @@ EVIL = (
     "<!--\u2028'\"` onclick=canary() {{7*7}}{% raw %}</svg><a href='javascript:canary()'>"
 )
 SHOWN = "&lt;img src=x onerror=canary()&gt;"
+Of = Callable[[str], RunResult]
 TAGS = {"div", "style", "b", "i", "p", "span", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt"}
 TAGS |= {"dd", "h4", "ol", "li", "details", "summary", "svg", "path", "circle", "text", "title"}
 ATTRIBUTES = {"class", "open", "style", "viewbox", "role", "aria-label", "d", "x", "y", "cx", "cy", "r", "text-anchor"}
@@ -172,7 +177,7 @@ def hostile() -> dict[str, Any]:
         "diagnosis": diagnosis,
         "attempt": attempt,
         "run": run,
-        "usable": UsableKernel(kernel),
+        "usable": UsableKernel(kernel, task, verified=True, folder=Path("unused")),
         "cell": CellResult(task, kernel, incorrect, profile),
     }
 
@@ -185,7 +190,7 @@ def test_an_attack_is_shown_as_text(kind: str) -> None:
     assert "49{%" not in shown
 
 
-def test_an_attack_in_a_run_is_text_in_its_result_and_its_session(store: SqliteStore) -> None:
+def test_an_attack_in_a_run_is_text_in_its_result_and_its_session(store: SqliteStore, cudaforge_home: Path) -> None:
     made = hostile()
     run, kernel = made["run"], made["kernel"]
     other = Kernel.of("cpp", {**kernel.files, "kernel.cpp": f"{kernel.source}// + {EVIL}\n"})
@@ -197,15 +202,15 @@ def test_an_attack_in_a_run_is_text_in_its_result_and_its_session(store: SqliteS
         base = f"{run.id}.0" if number else None
         changes = {"id": f"{run.id}.{number}", "round": number, "base": base, "kernel": each.id, "evaluation": key}
         store.save_attempt(made["attempt"].model_copy(update=changes))
-    result = RunResult(store, run)
-    for thing in (result, Session(result), Session(result, result.attempts[-1])):
+    result = RunResult(run.id, cudaforge_home)
+    for thing in (result, Session.resume(run.id, home=cudaforge_home)):
         shown = html(thing)
         assert "Changes against round 0" in harmless(shown).text
         assert SHOWN in shown
 
 
 @pytest.fixture
-def store(cudaforge_home: Any) -> Any:
+def store(cudaforge_home: Path) -> Any:
     opened = SqliteStore(cudaforge_home)
     yield opened
     opened.close()
@@ -214,25 +219,19 @@ def store(cudaforge_home: Any) -> Any:
 # -- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def of_run(record: SqliteStore, task: str) -> RunResult:
-    run = record.run(runs_by_task(record)[task])
-    assert run is not None
-    return RunResult(record, run)
-
-
 @pytest.mark.parametrize("task", [PASSED, NO_WIN, WAITING, GPU])
-def test_everything_of_a_real_run_has_a_display(record: SqliteStore, task: str) -> None:
-    result = of_run(record, task)
+def test_everything_of_a_real_run_has_a_display(of_run: Of, task: str) -> None:
+    result = of_run(task)
     things: list[Any] = [result, result.run, result.task, result.baseline, result.verification, result.kernel]
     for attempt in result.attempts:
         things += [attempt, attempt.advice, result.evaluation(attempt), result.profile(attempt), result.source(attempt)]
-        things.append(Session(result, attempt))
+    things.append(Session.resume(result.id, home=result.home))
     shown = [harmless(html(thing)).text for thing in things if thing is not None]
     assert len(shown) > 5
 
 
-def test_a_result_shows_the_verified_speedup_every_round_and_the_kernel(record: SqliteStore) -> None:
-    result = of_run(record, PASSED)
+def test_a_result_shows_the_verified_speedup_every_round_and_the_kernel(of_run: Of) -> None:
+    result = of_run(PASSED)
     shown = html(result)
     text = harmless(shown).text
     assert result.speedup and words.bracket(result.speedup.eager) in text
@@ -241,17 +240,33 @@ def test_a_result_shows_the_verified_speedup_every_round_and_the_kernel(record: 
     assert shown.count('class="dot"') == sum(attempt.passed for attempt in result.attempts)
 
 
-def test_an_attempt_of_a_session_shows_its_changes_against_its_base(record: SqliteStore) -> None:
-    result = of_run(record, PASSED)
-    head = result.attempts[3]
-    shown = html(Session(result, head))
-    assert f"Changes against round {result.attempts[2].round}" in shown
-    assert 'class="l a">+' in shown and 'class="l d">-' in shown
-    assert "◂" in shown
+def test_a_session_shows_its_head_with_the_changes_against_its_base(store: SqliteStore, cudaforge_home: Path) -> None:
+    run, (first, second) = records.run(head="r000000001.1"), (tasks.cpp(), tasks.cpp(tasks.KERNEL_CPP + "// faster\n"))
+    store.create_run(run)
+    for kernel in (first, second):
+        store.save_kernel(kernel)
+    store.save_attempt(records.attempt(number=0, kernel=first.id))
+    store.save_attempt(records.attempt(number=1, kernel=second.id, base=f"{run.id}.0", hint="be <b>quick</b>"))
+    session = Session.resume(run.id, home=cudaforge_home)
+    shown = html(session)
+    assert "Changes against round 0" in shown and 'class="l a">+// faster' in shown
+    assert "asked for: be &lt;b&gt;quick&lt;/b&gt;" in shown
+    assert "1★ ◂" in harmless(shown).text or "1 ◂" in harmless(shown).text
+    # What is written and not evaluated yet is what the user works on.
+    third = records.attempt(number=2, kernel=first.id, base=f"{run.id}.1", verdict=None, speedup=None, finished=None)
+    store.save_attempt(third)
+    assert "Changes against round 1" in html(session).split("<details open>")[1].split("</details>")[0]
+    store.save_attempt(third.model_copy(update={"finished": records.START}))
+    assert ">withdrawn<" in html(session)
 
 
-def test_objects_show_themselves(record: SqliteStore) -> None:
-    result = of_run(record, GPU)
+def test_a_fresh_session_says_how_to_begin(store: SqliteStore, cudaforge_home: Path) -> None:
+    store.create_run(records.run(head=""))
+    assert "No kernel yet" in harmless(html(Session.resume("last", home=cudaforge_home))).text
+
+
+def test_objects_show_themselves(of_run: Of) -> None:
+    result = of_run(GPU)
     attempt = result.attempts[-2]
     for thing in (
         result.run,
@@ -265,8 +280,8 @@ def test_objects_show_themselves(record: SqliteStore) -> None:
         assert thing._repr_html_() == html(thing)
 
 
-def test_compiler_errors_stand_over_their_line_with_a_caret(record: SqliteStore) -> None:
-    result = of_run(record, PASSED)
+def test_compiler_errors_stand_over_their_line_with_a_caret(of_run: Of) -> None:
+    result = of_run(PASSED)
     evaluation = result.evaluation(result.attempts[0])
     assert evaluation is not None
     said = evaluation.diagnostics[0]
@@ -278,8 +293,8 @@ def test_compiler_errors_stand_over_their_line_with_a_caret(record: SqliteStore)
     assert lines[at].index("^") == said.column - 1
 
 
-def test_a_profile_shows_peaks_stalls_and_hot_lines(record: SqliteStore) -> None:
-    result = of_run(record, GPU)
+def test_a_profile_shows_peaks_stalls_and_hot_lines(of_run: Of) -> None:
+    result = of_run(GPU)
     profile = next(p for a in reversed(result.attempts) if (p := result.profile(a)))
     text = harmless(html(profile)).text
     assert "Speed of light" in text and "Hot lines" in text
@@ -300,6 +315,13 @@ def test_what_is_long_is_cut_and_says_so() -> None:
     assert len(shown) < 120_000
     assert "1601 of 2001 lines are left out" in shown
     assert "1 long line is cut" in shown
+
+
+def test_long_words_of_a_judge_are_cut_too() -> None:
+    plan = Plan(bottleneck="b" * 1_000_000, method="m", steps=("s" * 100_000,) * 100)
+    shown = html(plan)
+    assert len(shown) < 250_000
+    assert "996,000 characters are left out" in shown and "60 steps are left out" in shown
 
 
 def test_lone_surrogates_and_control_characters_do_no_harm() -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from support import tasks
-from support.recorded_home import PASSED, runs_by_task
-from support.results import RunResult, Session
 from support.small_evaluator import SmallEvaluator, small_task
+from support.spool_server import serving
 
 from cudaforge.kernel import Kernel
 from cudaforge.notebook.cell import CellResult
 from cudaforge.notebook.magics import Bench, KernelMagics
-from cudaforge.store.sqlite import SqliteStore
+from cudaforge.session import Session
+from cudaforge.trace import Action
 
 Run = Callable[..., Any]
 MODEL = "class ModelNew: ...\n# for small tasks\n"
@@ -96,20 +97,20 @@ def test_with_profile_a_passing_kernel_is_profiled(shell: InteractiveShell, smal
     assert "<Profile" in repr(result) and "metric set core" in result._repr_html_()
 
 
-def test_a_session_takes_the_cell_as_an_edit(
-    shell: InteractiveShell, small: SmallEvaluator, record: SqliteStore
-) -> None:
-    found = record.run(runs_by_task(record)[PASSED])
-    assert found is not None
-    result = RunResult(record, found)
-    session = Session(result, result.attempts[-1], found=result.evaluation(result.attempts[-1]))
-    shell.user_ns["session"] = session
-    got = run(shell, "%%cpp_kernel session\nint x;")
-    source = result.source(result.attempts[-1])
-    assert source is not None
-    files = {"kernel.cpp": "int x;\n", "model.py": source.files["model.py"]}
-    assert session.edits == [Kernel.of("cpp", files)]
-    assert got.attempt == result.attempts[-1] and got.evaluation == session.found
+def test_a_session_takes_the_cell_as_an_edit(shell: InteractiveShell, small: SmallEvaluator, tmp_path: Path) -> None:
+    with serving(tmp_path / "spool"):
+        session = Session(tasks.scale_add(), language="cpp", evaluator=f"spool:{tmp_path / 'spool'}")
+        shell.user_ns["session"] = session
+        assert "There is no model.py" in said(shell, "%%cpp_kernel session\n// time_us=80")
+        first = run(shell, "%%cpp_kernel session --model model --profile\n// time_us=80")
+        second = run(shell, "%%cpp_kernel session\n// time_us=40")
+        session.close()
+    assert [a.action for a in session.history] == [Action.EDIT, Action.EDIT]
+    assert session.head == second.attempt and second.attempt.base == first.attempt.id
+    assert (first.evaluation.time_us, second.evaluation.time_us) == (80.0, 40.0)
+    assert first.profile and first.profile.unavailable == "no ncu"
+    assert session.result.source(second.attempt) == second.kernel
+    assert second.kernel == Kernel.of("cpp", {"kernel.cpp": "// time_us=40\n", "model.py": MODEL})
     assert said(shell, "%%cuda_kernel session\nint x;").startswith("UsageError: The session's kernels are cpp")
     assert "has an evaluator of its own" in said(shell, "%%cpp_kernel session --evaluator local\nint x;")
 

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
 import pytest
-from support.recorded_home import GPU, NO_WIN, PASSED, runs_by_task
-from support.results import RunResult
+from support.recorded_home import GPU, NO_WIN, PASSED
 
 from cudaforge.notebook.plots import history, roofline, why_no_roofline
-from cudaforge.store.sqlite import SqliteStore
+from cudaforge.results import RunResult
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+
+Of = Callable[[str], RunResult]
 
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     yield
     plt.close("all")
-
-
-def of_run(record: SqliteStore, task: str) -> RunResult:
-    run = record.run(runs_by_task(record)[task])
-    assert run is not None
-    return RunResult(record, run)
 
 
 def words_of(ax: Axes) -> str:
@@ -38,8 +33,8 @@ def words_of(ax: Axes) -> str:
     return "\n".join(said)
 
 
-def test_history_shows_every_round_the_best_and_the_verified_speedup(record: SqliteStore) -> None:
-    result = of_run(record, PASSED)
+def test_history_shows_every_round_the_best_and_the_verified_speedup(of_run: Of) -> None:
+    result = of_run(PASSED)
     ax = history(result)
     points = ax.containers[0].lines[0].get_xydata()
     timed = [(a.round, a.speedup.eager.value) for a in result.attempts if a.speedup]
@@ -51,19 +46,19 @@ def test_history_shows_every_round_the_best_and_the_verified_speedup(record: Sql
     assert ax.get_yscale() == "log"
 
 
-def test_history_of_a_run_without_a_kernel_shows_its_failures(record: SqliteStore) -> None:
-    assert words_of(history(of_run(record, NO_WIN))).count("INCORRECT") == 1
+def test_history_of_a_run_without_a_kernel_shows_its_failures(of_run: Of) -> None:
+    assert words_of(history(of_run(NO_WIN))).count("INCORRECT") == 1
 
 
-def test_plots_draw_on_the_axes_that_they_are_given(record: SqliteStore) -> None:
+def test_plots_draw_on_the_axes_that_they_are_given(of_run: Of) -> None:
     _, axes = plt.subplots(1, 2)
-    assert history(of_run(record, GPU), axes[0]) is axes[0]
-    assert roofline(of_run(record, GPU), axes[1]) is axes[1]
+    assert history(of_run(GPU), axes[0]) is axes[0]
+    assert roofline(of_run(GPU), axes[1]) is axes[1]
     assert plt.get_fignums() == [1]
 
 
-def test_a_roofline_has_the_kernels_below_the_measured_roofs(record: SqliteStore) -> None:
-    result = of_run(record, GPU)
+def test_a_roofline_has_the_kernels_below_the_measured_roofs(of_run: Of) -> None:
+    result = of_run(GPU)
     ax = roofline(result)
     profiled = [(a.round, p) for a in result.attempts if (p := result.profile(a))]
     said = words_of(ax)
@@ -77,10 +72,10 @@ def test_a_roofline_has_the_kernels_below_the_measured_roofs(record: SqliteStore
     assert ax.get_ylim()[1] > max(profiled[-1][1].device.ceilings.flops_per_s.values())
 
 
-def test_where_there_is_no_roofline_the_axes_say_why(record: SqliteStore) -> None:
-    assert "No roofline: no kernel of this run was profiled." in words_of(roofline(of_run(record, NO_WIN)))
-    assert "cannot be counted" in words_of(roofline(of_run(record, PASSED))).replace("\n", " ")
-    result = of_run(record, GPU)
+def test_where_there_is_no_roofline_the_axes_say_why(of_run: Of) -> None:
+    assert "No roofline: no kernel of this run was profiled." in words_of(roofline(of_run(NO_WIN)))
+    assert "cannot be counted" in words_of(roofline(of_run(PASSED))).replace("\n", " ")
+    result = of_run(GPU)
     profile = next(p for a in result.attempts if (p := result.profile(a)))
     bare = profile.device.model_copy(update={"ceilings": type(profile.device.ceilings)()})
     assert "ceilings" in why_no_roofline([(0, profile.model_copy(update={"device": bare}))])
