@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import secrets
-import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +11,7 @@ from IPython.core.magic import Magics, cell_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from cudaforge import wiring
+from cudaforge.background import Background
 from cudaforge.errors import CudaForgeError, UsageError
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, ProfileRequest
 from cudaforge.kernel import Kernel, Language
@@ -33,24 +31,19 @@ class CellError(CudaForgeError):
 
 
 class Bench:
-    """Evaluators that stay alive from cell to cell, on an event loop in a thread of its own: the notebook's own loop is
-    running, and a second cell finds reference and baseline measured."""
+    """Evaluators that stay alive from cell to cell, so that a second cell finds reference and baseline measured. Those
+    that are open when the notebook's kernel ends, end with it."""
 
     def __init__(self, make: Callable[[str], Evaluator] | None = None) -> None:
         self._make = make or self._at_home
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="cudaforge-bench", daemon=True)
+        self._background: Background | None = None
         self._evaluators: dict[str, Evaluator] = {}
-        self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for a coroutine; Ctrl-C or the notebook's stop button cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Waits for a piece of work; Ctrl-C or the notebook's stop button cancels it."""
+        if self._background is None:
+            self._background = Background()
+        return self._background.run(work)
 
     def evaluator(self, spec: str) -> Evaluator:
         """The evaluator of this name, made at its first use. Raises UsageError."""
@@ -64,14 +57,12 @@ class Bench:
 
     def close(self) -> None:
         """Ends the evaluators' processes and the thread. Idempotent."""
-        if self._loop.is_closed():
-            return
         for evaluator in self._evaluators.values():
-            self.run(evaluator.close())
+            self.run(evaluator.close)
         self._evaluators.clear()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=20)
-        self._loop.close()
+        if self._background is not None:
+            self._background.close()
+            self._background = None
 
 
 def _arguments(function: Any) -> Any:
@@ -97,7 +88,6 @@ class KernelMagics(Magics):
         super().__init__(shell)
         self._variables: dict[str, Any] = shell.user_ns
         self.bench = bench or Bench()
-        atexit.register(self.bench.close)
 
     @_arguments
     @cell_magic
@@ -123,7 +113,7 @@ class KernelMagics(Magics):
             if asked.session is not None:
                 result = self._edit(asked, kernel, given)
             else:
-                result = self.bench.run(self._look(asked, kernel, given))
+                result = self.bench.run(lambda: self._look(asked, kernel, given))
         except CudaForgeError as error:
             raise CellError(error.message, error.hint) from error
         if given.into:
@@ -171,6 +161,5 @@ def unload(shell: InteractiveShell) -> None:
     magics = shell.magics_manager.registry.pop("KernelMagics", None)
     if isinstance(magics, KernelMagics):
         magics.bench.close()
-        atexit.unregister(magics.bench.close)
         for name in ("cuda_kernel", "cpp_kernel"):
             shell.magics_manager.magics["cell"].pop(name, None)

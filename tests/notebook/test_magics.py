@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,11 +164,25 @@ def test_the_arguments_are_documented(shell: InteractiveShell, small: SmallEvalu
 
 
 def test_importing_cudaforge_loads_no_ipython() -> None:
-    import subprocess
-
     script = (
         "import sys, cudaforge; from cudaforge import Kernel, Task, Run, Evaluation\n"
         "print(sorted({'IPython', 'matplotlib', 'pygments', 'jinja2'} & {m.split('.')[0] for m in sys.modules}))"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == "[]\n"
+
+
+def test_the_end_of_the_kernel_ends_the_evaluators_without_a_complaint() -> None:
+    """They are open when Python goes down, and their processes go down with it."""
+    script = (
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "from support.small_evaluator import small_task\n"
+        "shell = InteractiveShell.instance()\n"
+        "shell.run_cell('%load_ext cudaforge')\n"
+        "shell.user_ns.update(task=small_task(), model='class ModelNew: ...\\n')\n"
+        "shell.run_cell('%%cuda_kernel task --model model --evaluator local:cuda:99\\nint x;')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert "EvaluatorError: cuda:99 is not here" in done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr
