@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import fcntl
 import functools
+import hashlib
 import importlib.util
 import re
 import sys
+import types
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -98,12 +100,11 @@ class UsableKernel:
         if not isinstance(module, nn.Module):
             raise KernelError(f"A {type(module).__name__} is not an nn.Module.", "Pass the module to be replaced.")
         package = self._import()
-        scope: dict[str, Any] = {"__name__": "cudaforge_task"}
         tensors = [*module.parameters(), *module.buffers()]
         device = tensors[0].device if tensors else torch.device("cuda" if self.language is Language.CUDA else "cpu")
         try:
-            with torch.random.fork_rng(), torch.device(device):
-                exec(compile(self.task.source, f"{self.task.name}.py", "exec"), scope)
+            with torch.random.fork_rng(devices=_gpus(device)), torch.device(device):
+                scope = run_task(self.task.source, f"{self.task.name}.py")
                 made = package.ModelNew(*(scope["get_init_inputs"]() if init is None else init))
         except Exception as error:
             raise KernelError(
@@ -112,7 +113,7 @@ class UsableKernel:
             ) from error
         if not isinstance(made, nn.Module):
             raise KernelError(f"Kernel {self.id}: ModelNew is not an nn.Module.")
-        made.to(device)
+        made.to(device, getattr(torch, self.task.meta.dtype) if self.task.meta.dtype else None)
         _share(module, made, self.id)
         made.train(module.training)
         if check:
@@ -157,14 +158,24 @@ class UsableKernel:
         return html
 
 
+def run_task(source: str, file: str) -> dict[str, Any]:
+    """Executes a task file in this process and gives its names. Raises whatever it raises."""
+    module = types.ModuleType(f"cudaforge_task_{hashlib.sha256(source.encode()).hexdigest()[:16]}")
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    exec(compile(source, file, "exec"), module.__dict__)
+    return module.__dict__
+
+
 def _share(module: nn.Module, made: nn.Module, kernel: str) -> None:
     """Puts the module's own Parameters and buffers in place of those of `made`. Raises KernelError."""
-    theirs = dict(module.named_parameters(remove_duplicate=False))
-    buffers = dict(module.named_buffers(remove_duplicate=False))
-    mine = {**dict(made.named_parameters(remove_duplicate=False)), **dict(made.named_buffers(remove_duplicate=False))}
-    wanted = theirs | buffers
-    problems = [f"the kernel lacks {name}" for name in sorted(wanted.keys() - mine.keys())]
-    problems += [f"the module lacks {name}" for name in sorted(mine.keys() - wanted.keys())]
+    from torch import nn
+
+    wanted, mine = _tensors(module), _tensors(made)
+    # One tensor under several names needs only one of them on the other side: the engine compares it once, too.
+    alias = {id(mine[name]): wanted[name] for name in wanted.keys() & mine.keys()}
+    there = {id(tensor) for tensor in alias.values()}
+    problems = [f"the kernel lacks {n}" for n, t in wanted.items() if n not in mine and id(t) not in there]
+    problems += [f"the module lacks {n}" for n, t in mine.items() if n not in wanted and id(t) not in alias]
     problems += [
         f"{name} is {wanted[name].dtype} {tuple(wanted[name].shape)} there and {own.dtype} {tuple(own.shape)} here"
         for name, own in mine.items()
@@ -175,15 +186,27 @@ def _share(module: nn.Module, made: nn.Module, kernel: str) -> None:
             f"Kernel {kernel} does not fit this module: {'; '.join(problems[:4])}.",
             "Pass a module of the kind that the run optimised, with the same constructor arguments and dtype.",
         )
-    for name, tensor in wanted.items():
+    for name, own in mine.items():
+        tensor = wanted.get(name, alias[id(own)])
         owner, _, leaf = name.rpartition(".")
         part = made.get_submodule(owner)
-        if name in theirs:
-            part._parameters[leaf] = theirs[name]
-            part._buffers.pop(leaf, None)
+        part._parameters.pop(leaf, None)
+        part._buffers.pop(leaf, None)
+        if isinstance(tensor, nn.Parameter):
+            part._parameters[leaf] = tensor
         else:
             part._buffers[leaf] = tensor
-            part._parameters.pop(leaf, None)
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """Whose random state is kept beside the processor's."""
+    return [device] if device.type == "cuda" else []
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by all of their names."""
+    found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    return found | dict(module.named_buffers(remove_duplicate=False))
 
 
 def _compare(
@@ -194,7 +217,7 @@ def _compare(
     from torch.utils import _pytree as pytree
 
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(devices=_gpus(device)):
         with torch.device(device):
             inputs = list(get_inputs())
         dtype = getattr(torch, task.meta.dtype) if task.meta.dtype else None

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,8 @@ async def optimize_async(
         return await asyncio.shield(driven)
     except asyncio.CancelledError:
         driven.cancel()
-        await asyncio.wait({driven})
+        with suppress(Exception):  # the cancellation is what the caller asked for
+            await driven
         raise
 
 
@@ -340,6 +341,7 @@ async def _drive(result: RunResult) -> RunResult:
         error.hint = " ".join(filter(None, [error.hint, again]))
         raise
     except asyncio.CancelledError:  # before the graph had the run
+        wiring.settle(store, result.id)
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
     finally:

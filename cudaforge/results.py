@@ -15,7 +15,7 @@ from cudaforge.inuse import UsableKernel
 from cudaforge.kernel import Kernel
 from cudaforge.search.chain import ChainPolicy
 from cudaforge.task import Task
-from cudaforge.trace import Attempt, Run, RunState, StoredEvent
+from cudaforge.trace import Attempt, Role, Run, RunState, StoredEvent
 from cudaforge_profiling.types import Device, Profile
 
 if TYPE_CHECKING:
@@ -61,8 +61,11 @@ class RunResult:
                 why = f" ({outcome.reason})" if outcome and outcome.reason else ""
                 return f"No win found{why}: no kernel was verified to be faster than eager PyTorch."
             case RunState.SUSPENDED:
-                how = "" if "/evaluate/" in run.waiting_for else f" Answer it with `cudaforge reply {run.id}`, then"
+                asked = any(f"/{role.value}/" in run.waiting_for for role in Role)
+                how = f" Answer it with `cudaforge reply {run.id}`, then" if asked else " Once it is there,"
                 return f"Waits for {run.waiting_for}.{how} resume() goes on."
+            case RunState.STOPPED if run.head is not None:
+                return "A session between two steps; cf.Session.resume takes the next, resume() goes on automatically."
             case RunState.STOPPED:
                 return "Stopped before its end; resume() goes on, and nothing received is asked for again."
             case RunState.FAILED:

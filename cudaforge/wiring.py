@@ -329,6 +329,16 @@ async def optimize(spec: RunSpec, store: Store, home: Path, evaluator: Evaluator
     return await resume(create_run(spec, store).id, store, home, evaluator)
 
 
+def settle(store: Store, run_id: str) -> None:
+    """Stores an interrupted run as stopped where the graph itself had no chance to."""
+    from cudaforge.trace import RunFinished, RunState
+
+    current = store.run(run_id)
+    if current is not None and current.state is RunState.RUNNING:
+        store.save_run(current.model_copy(update={"state": RunState.STOPPED}))
+        store.append(RunFinished(run_id=run_id, state=RunState.STOPPED, reason="interrupted"))
+
+
 def is_driven(run_id: str, home: Path) -> bool:
     """Whether some process drives this run now."""
     from cudaforge.graph import is_driven

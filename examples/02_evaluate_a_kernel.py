@@ -8,28 +8,17 @@ python examples/02_evaluate_a_kernel.py
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
-from cudaforge import Evaluation, Kernel, Task, wiring
-from cudaforge.evaluation import EvaluateRequest
+import cudaforge as cf
 
 HERE = Path(__file__).parent
 
 
-async def judge(task: Task, kernel: Kernel) -> Evaluation:
-    """The verdict of this machine's CPU. The key names the piece of work: asking twice with one does it once."""
-    evaluator = wiring.make_evaluator("local:cpu", wiring.resolve_home())
-    try:
-        return await evaluator.evaluate(EvaluateRequest(key="examples/02", task=task, kernel=kernel))
-    finally:
-        await evaluator.close()
-
-
 def main() -> None:
-    task = Task.load(HERE / "tasks" / "layer_norm_bias.py")
-    kernel = Kernel.load(HERE / "kernels" / "layer_norm_bias")
-    evaluation = asyncio.run(judge(task, kernel))
+    evaluation = cf.evaluate(
+        HERE / "tasks" / "layer_norm_bias.py", HERE / "kernels" / "layer_norm_bias", evaluator="local:cpu"
+    )
     print(f"{evaluation.verdict} {evaluation.reason}".strip())
     for diagnostic in evaluation.diagnostics:
         print(f"  {diagnostic.file}:{diagnostic.line}: {diagnostic.message}")

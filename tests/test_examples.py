@@ -71,11 +71,17 @@ def test_02_finds_the_example_kernel_right(tmp_path: Path) -> None:
 def test_03_optimises_with_the_recording_and_04_reads_the_trace(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "03_optimize.py", "2", home=tmp_path)
     assert "recorded" in printed
-    assert ": done" in printed
+    assert ": done. " in printed
     trace = run(EXAMPLES / "04_read_the_trace.py", home=tmp_path)
     assert "round 0 draft" in trace
     assert "round 1" in trace
     assert "run_finished" in trace
+
+
+def test_05_puts_a_kernel_in_the_place_of_a_live_module(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "05_a_session.py", home=tmp_path)
+    assert "PASSED: " in printed
+    assert "the model's output is the same" in printed
 
 
 def test_every_task_has_a_recording_for_the_cpu() -> None:

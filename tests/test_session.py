@@ -124,6 +124,7 @@ def test_every_step_is_stored_as_the_automatic_loop_would_store_it(
         assert number(session.head) == 3
         assert session.head is not None and session.head.measured_gain == pytest.approx(40 / 60)
 
+        assert "between two steps" in session.result.message
         back = session.undo()
         assert number(back) == number(session.head) == 2
         assert len(session.history) == 4

@@ -31,7 +31,8 @@ class HistoryEntry:
     summary: str = ""
     """What went wrong: a verdict's reason, why a reply could not be read. Untrusted text."""
     tried: str = ""
-    """What the Judge said: a plan's method, or the critical issue that a repair was to mend. Untrusted text."""
+    """What the Judge said: a plan's method, or the critical issue that a repair was to mend; else a person's hint.
+    Untrusted text."""
     time_us: float | None = None
     speedup: float | None = None
     """Over eager."""
@@ -47,7 +48,7 @@ class HistoryEntry:
             action=attempt.action,
             verdict=attempt.verdict,
             summary=attempt.reason or attempt.reply_error,
-            tried=advice.method if isinstance(advice, Plan) else advice.critical_issue if advice else "",
+            tried=advice.method if isinstance(advice, Plan) else advice.critical_issue if advice else attempt.hint,
             time_us=attempt.time_us,
             speedup=attempt.speedup.eager.value if attempt.speedup else None,
             predicted_gain=attempt.predicted_gain,

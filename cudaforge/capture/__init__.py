@@ -9,6 +9,7 @@ give the live module's output on the example inputs; the engine executes it in a
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cudaforge.capture.source import NotCaptured, carry, literal
 from cudaforge.errors import TaskError
+from cudaforge.inuse import run_task
 from cudaforge.task import MAX_TASK_BYTES, Task
 
 if TYPE_CHECKING:
@@ -90,8 +92,8 @@ def capture(
 def _by_source(live: nn.Module, inputs: list[Any], init: Sequence[Any] | Mapping[str, Any] | None) -> str:
     """The file with the module's own class. Raises NotCaptured."""
     cls = type(live)
-    carried = carry(cls)
     arguments = _init_arguments(live, init)
+    carried = carry(cls, arguments)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     named = [p.name if p.kind is p.POSITIONAL_OR_KEYWORD else f"argument{i}" for i, p in enumerate(parameters)]
     passed = ", ".join((named + [f"argument{i}" for i in range(len(named), len(arguments))])[: len(arguments)])
@@ -105,7 +107,7 @@ def _by_source(live: nn.Module, inputs: list[Any], init: Sequence[Any] | Mapping
         f"    def __init__(self{', ' + passed if passed else ''}):",
         f"        super().__init__({passed})",
     ]
-    listed = ", ".join(literal(value, "an argument of the constructor") for value in arguments)
+    listed = ", ".join(carried.arguments)
     return _complete(live, inputs, head, [], listed, "its own class", future=carried.future)
 
 
@@ -156,10 +158,9 @@ def _run(source: str, live: nn.Module) -> nn.Module:
     """The Model that a file makes, on the live module's device. Raises NotCaptured."""
     import torch
 
-    scope: dict[str, Any] = {"__name__": "cudaforge_captured"}
     try:
         with torch.random.fork_rng(devices=[]), torch.device(_device(live)):
-            exec(compile(source, "<captured>", "exec"), scope)
+            scope = run_task(source, "<captured>")
             model = scope["Model"](*scope["get_init_inputs"]())
             scope["get_inputs"]()
     except Exception as error:
@@ -180,8 +181,10 @@ def _compare(live: nn.Module, model: nn.Module, inputs: list[Any]) -> None:
                 raise NotCaptured(f"{name} came out as {here.dtype} of shape {tuple(here.shape)}")
             here.copy_(there)
 
+    gpus = [device] if (device := _device(live)).type == "cuda" else []
+
     def run(module: nn.Module) -> list[Any]:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(devices=gpus), torch.no_grad():
             torch.manual_seed(0)  # dropout in train mode
             leaves: list[Any] = pytree.tree_leaves(copy.deepcopy(module)(*copy.deepcopy(inputs)))
             return leaves
@@ -245,7 +248,8 @@ def _init_arguments(live: nn.Module, init: Sequence[Any] | Mapping[str, Any] | N
             break
         value = getattr(live, parameter.name, parameter.default)
         try:
-            literal(value, parameter.name)
+            if not dataclasses.is_dataclass(value):
+                literal(value, parameter.name)
         except NotCaptured:
             value = parameter.default
         if value is parameter.empty:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import importlib.util
 import io
 import linecache
@@ -18,6 +19,7 @@ import sysconfig
 import textwrap
 import tokenize
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,14 @@ class Carried:
     """Of the class, in the file."""
     future: bool = False
     """The source has `from __future__ import annotations`."""
+    arguments: list[str] = field(default_factory=list)
+    """Of the constructor."""
     imports: dict[str, None] = field(default_factory=dict)
     constants: dict[str, None] = field(default_factory=dict)
     definitions: list[str] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
+    """What each name of the file means in the live process."""
+    defined: set[Any] = field(default_factory=set)
 
     @property
     def text(self) -> list[str]:
@@ -53,19 +59,22 @@ class Carried:
         return lines
 
 
-def carry(cls: type) -> Carried:
-    """What a file needs that defines this class. Raises NotCaptured."""
+def carry(cls: type, init: Sequence[Any]) -> Carried:
+    """What a file needs that defines this class, and its constructor's arguments. Raises NotCaptured."""
     if _installed(cls.__module__):
         raise NotCaptured(f"{cls.__module__}.{cls.__qualname__} is a library's class, not your own")
     carried = Carried(name=cls.__name__)
     carried.seen[cls.__name__] = cls
     _define(carried, cls)
+    arguments = [argument(carried, value, "an argument of its constructor") for value in init]
     if "Model" in carried.seen:  # the file needs the name for itself
         carried.definitions = [_renamed(text, "Model", "CapturedModel") for text in carried.definitions]
+        arguments = [_renamed(text, "Model", "CapturedModel") for text in arguments]
         carried.name = "CapturedModel" if cls.__name__ == "Model" else carried.name
     for taken in ("get_inputs", "get_init_inputs"):
         if taken in carried.seen:
             raise NotCaptured(f"it uses a {taken} of its own")
+    carried.arguments = arguments
     return carried
 
 
@@ -95,19 +104,29 @@ def literal(value: Any, what: str) -> str:
     return text
 
 
+def argument(carried: Carried, value: Any, what: str) -> str:
+    """An argument of the constructor as source: a plain value, or a dataclass of yours that holds such, as many
+    configurations are. Raises NotCaptured."""
+    cls = type(value)
+    if not dataclasses.is_dataclass(cls) or _installed(cls.__module__):
+        return literal(value, what)
+    if carried.seen.setdefault(cls.__name__, cls) is not cls:
+        raise NotCaptured(f"{cls.__name__} means different things in different places")
+    if cls not in carried.defined:
+        _define(carried, cls)
+    held = (f for f in dataclasses.fields(value) if f.init)
+    inside = (f"{f.name}={argument(carried, getattr(value, f.name), f'{what}.{f.name}')}" for f in held)
+    return f"{cls.__name__}({', '.join(inside)})"
+
+
 def _define(carried: Carried, thing: Any) -> None:
     """Adds a class or function of the user's after everything that it refers to."""
-    text, tree, functions = _source(thing)
+    carried.defined.add(thing)
+    text, tree, scope = _source(thing)
     future = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
     if carried.definitions and future != carried.future:
         raise NotCaptured(f"{thing.__name__} and its class read their annotations differently")
     carried.future = future
-    scope: dict[str, Any] = {}
-    for function in functions:
-        scope |= function.__globals__
-    for function in functions:
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        scope |= {name: cell.cell_contents for name, cell in cells if name != "__class__"}
     for name in _global_names(text, carried.future):
         if name in scope:
             _refer(carried, name, scope[name], tree, scope, thing.__name__)
@@ -140,25 +159,35 @@ def _refer(carried: Carried, name: str, value: Any, tree: ast.Module, scope: dic
         carried.constants[f"{name} = {literal(value, f'{name}, which {user} uses,')}"] = None
 
 
-def _source(thing: Any) -> tuple[str, ast.Module, list[types.FunctionType]]:
-    """Text of a class or function, the tree of its file, and its functions. Works for a notebook's cells, too."""
-    functions = _functions(thing)
-    missing = NotCaptured(f"the source of {thing.__name__} is not at hand")
-    if not functions:
-        raise missing
-    first = functions[0]
-    lines = linecache.getlines(first.__code__.co_filename, first.__globals__)
-    try:
-        tree = ast.parse("".join(lines))
-    except SyntaxError:
-        raise missing from None
+def _source(thing: Any) -> tuple[str, ast.Module, dict[str, Any]]:
+    """Text of a class or function, the tree of its file, and what its names mean. Works for a notebook's cells, too."""
     wanted = ast.ClassDef if isinstance(thing, type) else ast.FunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, wanted) and node.name == thing.__name__:
-            start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            if start <= first.__code__.co_firstlineno <= (node.end_lineno or start):
-                return textwrap.dedent("".join(lines[start - 1 : node.end_lineno])).rstrip(), tree, functions
-    raise missing
+    functions = _functions(thing)
+    scope = dict(vars(sys.modules[thing.__module__])) if thing.__module__ in sys.modules else {}
+    for function in functions:
+        scope |= function.__globals__
+    for function in functions:
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        scope |= {name: cell.cell_contents for name, cell in cells if name != "__class__"}
+    line = functions[0].__code__.co_firstlineno if functions else 0
+    for file in [functions[0].__code__.co_filename] if functions else _files(thing.__module__):
+        lines = linecache.getlines(file, scope)
+        try:
+            tree = ast.parse("".join(lines))
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, wanted) and node.name == thing.__name__:
+                start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if not functions or start <= line <= (node.end_lineno or start):
+                    return textwrap.dedent("".join(lines[start - 1 : node.end_lineno])).rstrip(), tree, scope
+    raise NotCaptured(f"the source of {thing.__name__} is not at hand")
+
+
+def _files(module: str) -> list[str]:
+    """Where a class without functions may stand: its module's file, or the cells of a notebook, the newest first."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return [file] if file else [name for name in reversed(linecache.cache) if not Path(name).is_absolute()]
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
@@ -168,7 +197,9 @@ def _functions(thing: Any) -> list[types.FunctionType]:
     found = []
     for member in vars(thing).values():
         function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-        if isinstance(function, types.FunctionType) and function.__module__ == thing.__module__:
+        if not isinstance(function, types.FunctionType) or function.__module__ != thing.__module__:
+            continue
+        if function.__code__.co_filename not in ("<string>", dataclasses.__file__):  # what a decorator made
             found.append(function)
     return found
 

@@ -17,7 +17,7 @@ from cudaforge.cli.view import live_frame, plain_line
 from cudaforge.errors import CudaForgeError, StoreError
 from cudaforge.follow import RunView
 from cudaforge.ports import Store
-from cudaforge.trace import Run, RunFinished, RunState
+from cudaforge.trace import Run
 
 POLL_S = 0.2
 
@@ -33,19 +33,11 @@ def drive(store: Store, run: Run, home: Path) -> Run:
     try:
         asyncio.run(_drive(store, run, home, view))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _settle(store, run.id)
+        wiring.settle(store, run.id)
     stored = store.run(run.id)
     if stored is None:
         raise StoreError(f"Run {run.id} is gone from the store.", "Was the home folder replaced meanwhile?")
     return stored
-
-
-def _settle(store: Store, run_id: str) -> None:
-    """Stores an interrupted run as stopped where the graph itself had no chance to."""
-    current = store.run(run_id)
-    if current is not None and current.state is RunState.RUNNING:
-        store.save_run(current.model_copy(update={"state": RunState.STOPPED}))
-        store.append(RunFinished(run_id=run_id, state=RunState.STOPPED, reason="interrupted"))
 
 
 async def _drive(store: Store, run: Run, home: Path, view: RunView) -> None:

@@ -63,7 +63,8 @@ def conclusion(store: Store, run: Run) -> list[tuple[str, str]]:
     if run.state is RunState.FAILED:
         return [(f"Failed: {words.one_line(run.error, 400)}", "red"), (f"`cudaforge resume {run.id}` continues.", "")]
     if run.state is RunState.STOPPED:
-        return [("Stopped before its end.", "yellow")]
+        between = run.head is not None
+        return [("A session between two steps." if between else "Stopped before its end.", "yellow")]
     if outcome is None:
         return [("Still running, or cut off.", "yellow"), (f"`cudaforge resume {run.id}` continues it.", "")]
     why = f" ({words.one_line(outcome.reason, 160)})" if outcome.reason else ""

@@ -10,6 +10,7 @@ import argparse
 import copy
 import dataclasses
 import socket
+import sys
 import time
 import types
 from typing import Any
@@ -62,6 +63,7 @@ class Reference(Runner):
         torch.backends.cuda.matmul.allow_tf32 = message["allow_tf32"]
         torch.backends.cudnn.allow_tf32 = message["allow_tf32"]
         namespace = self.module.__dict__
+        sys.modules[self.module.__name__] = self.module  # dataclasses look their module up
         exec(compile(message["source"], message["file"], "exec"), namespace)
         if message["overrides"]:
             # Names that depend on an overridden one are computed again: overrides stand in for the assignment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import linecache
 import math
 import textwrap
@@ -15,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - as most people write it
 
 from cudaforge.capture import capture
 from cudaforge.errors import TaskError
+from cudaforge.inuse import run_task
 from cudaforge.task import Task
 
 SCALE = 1.5
@@ -83,8 +85,7 @@ class Model(nn.Module):
 
 def made(task: Task) -> tuple[Any, list[Any]]:
     """The Model and the inputs that a task file makes."""
-    scope: dict[str, Any] = {"__name__": "made"}
-    exec(task.source, scope)
+    scope = run_task(task.source, "made.py")
     return scope["Model"](*scope["get_init_inputs"]()), scope["get_inputs"]()
 
 
@@ -145,6 +146,37 @@ def test_a_class_from_a_notebooks_cell_is_found() -> None:
     task = capture(scope["Celled"](), torch.randn(4, 4))
     assert "factor = 3.0" in task.source
     same_behaviour(scope["Celled"](), task)
+
+
+@dataclasses.dataclass
+class Settings:
+    """As many models have them, without a function of its own."""
+
+    width: int = 8
+    dropout: float = 0.0
+
+
+class Configured(nn.Module):
+    """Checks its input, which torch.fx does not follow."""
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(config.width, config.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] == self.config.width
+        if x.mean() > 100:
+            return x
+        return functional.dropout(self.linear(x), self.config.dropout)
+
+
+def test_a_configuration_is_carried_as_well() -> None:
+    module = Configured(Settings(width=12))
+    task = capture(module, torch.randn(4, 12))
+    assert "@dataclasses.dataclass\nclass Settings:" in task.source
+    assert "return [Settings(width=12, dropout=0.0)]" in task.source
+    same_behaviour(module, task)
 
 
 def test_a_class_called_model_makes_room_for_the_files_own() -> None:

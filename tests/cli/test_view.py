@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from support.records import attempt
 
-from cudaforge.cli.view import RoundsTable
+from cudaforge.cli.view import RoundsTable, verdict_text
 from cudaforge.describe import attempt_output, tried
 from cudaforge.evaluation import Verdict
 from cudaforge.trace import Action, Attempt, Diagnosis
@@ -56,6 +56,15 @@ def test_a_repair_is_told_by_what_was_wrong_and_a_waiting_one_by_nothing() -> No
     assert tried(attempt_output(attempt(**repair | waiting))) == ""
     assert tried(attempt_output(attempt(**repair))) == "repair from the raw error"
     assert tried(attempt_output(attempt(**waiting | {"action": Action.DRAFT, "advice": None}))) == "first draft"
+
+
+def test_what_a_person_did_in_a_session_is_told() -> None:
+    edited = {"action": Action.EDIT, "advice": None}
+    assert tried(attempt_output(attempt(**edited))) == "edited by hand"
+    assert tried(attempt_output(attempt(action=Action.REVISE, advice=None, hint="one pass"))) == "one pass"
+    undone = attempt(**edited, verdict=None, speedup=None, time_us=None)
+    assert undone.withdrawn
+    assert verdict_text(attempt_output(undone)).plain == "– taken back"
 
 
 def test_a_recording_is_named_without_its_path() -> None:

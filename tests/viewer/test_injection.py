@@ -113,6 +113,7 @@ def poisoned(own: Site) -> Site:
             base=f"{RUN}.0" if number else None,
             advice=advice,
             kernel=kernel.id,
+            hint=evil("user hint"),
             reply_error=evil("reply error"),
             evaluation=f"{mine}/evaluate/0",
             profile=f"{mine}/profile/0",

@@ -12,7 +12,7 @@ from viewer.conftest import Site, Watched
 
 from cudaforge.evaluation import Evaluation
 from cudaforge.kernel import Kernel
-from cudaforge.trace import Attempt, Plan
+from cudaforge.trace import Action, Attempt, Plan
 from cudaforge_profiling.types import Profile
 
 Open = Callable[..., Page]
@@ -214,6 +214,21 @@ def test_the_plan_stands_with_its_evidence_and_what_came_of_it(opened: Open, loo
     for step in of.advice.steps:
         expect(main).to_contain_text(step)
     expect(main).to_contain_text(f"{of.measured_gain:.2f}")
+
+
+def test_what_a_person_did_in_a_session_is_told(opened: Open, own: Site) -> None:
+    run_id, first = own.runs[PASSED], attempt(own, PASSED, 0)
+    number = len(own.store.attempts(run_id))
+    changes = {"id": f"{run_id}.{number}", "round": number, "advice": None, "verdict": None, "evaluation": None}
+    edited = {"action": Action.EDIT, "hint": "one pass", "reply_error": "", "profile": None, "time_us": None}
+    own.store.save_attempt(first.model_copy(update={**changes, **edited, "speedup": None}))
+    page = opened(tab(own, PASSED, number, "plan"))
+    expect(page.locator("body")).to_contain_text("Edited by hand")
+    expect(page.locator("body")).to_contain_text("What the user asked for")
+    expect(page.locator("body")).to_contain_text("it was taken back before it was evaluated")
+    assert page.get_by_text("taken back", exact=True).count() == 1
+    page.goto(own.run(PASSED))
+    expect(page.locator("table", has_text="taken back").first).to_contain_text("edit")
 
 
 def test_prompts_and_replies_are_there_to_the_letter(opened: Open, looked_at: Site) -> None:

@@ -186,6 +186,8 @@ def headline(run: Run, verification: Verification | None, best: Attempt | None) 
         RunState.DONE: ("no-win", "no win found", run.error),
     }
     state, title, why = titles[run.state]
+    if run.state is RunState.STOPPED and run.head is not None:
+        title, why = "between steps", "A session: its next step is a person's, or `cudaforge resume` goes on by itself."
     speedup = best.speedup if best else None
     return Headline(
         state,
