@@ -64,3 +64,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext cudaforge`: the cell magics `%%cuda_kernel` and `%%cpp_kernel`."""
+    import_module("cudaforge.notebook.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext cudaforge`."""
+    import_module("cudaforge.notebook.magics").unload(shell)

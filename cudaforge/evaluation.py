@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cudaforge.displayed import Displayed
 from cudaforge.kernel import Kernel
 from cudaforge.task import Task
 from cudaforge_profiling.types import Device, Frozen, Profile, Remark
@@ -138,7 +139,7 @@ class WorkloadBaseline(Frozen):
     bound: Literal["memory", "compute", "unknown"] = "unknown"
 
 
-class Baseline(Frozen):
+class Baseline(Displayed, Frozen):
     """The reference on this device: what a kernel is measured against."""
 
     task: str
@@ -218,7 +219,7 @@ class SeedCommitment(Frozen):
     seed: int | None = None
 
 
-class Evaluation(Frozen):
+class Evaluation(Displayed, Frozen):
     """The verdict on one kernel, and everything it rests on."""
 
     verdict: Verdict
@@ -264,7 +265,7 @@ class Evaluation(Frozen):
         return self.verdict is Verdict.PASSED
 
 
-class Verification(Frozen):
+class Verification(Displayed, Frozen):
     """The winner, measured again in fresh processes with interleaved blocks; the speedup that counts."""
 
     evaluation: Evaluation

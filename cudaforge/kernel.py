@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from cudaforge.displayed import Displayed
 from cudaforge.errors import KernelError
 
 MAX_SOURCE_BYTES = 1 << 20
@@ -42,7 +43,7 @@ class Language(StrEnum):
         return (self.source_name, "model.py") if self.source_name else ("model.py",)
 
 
-class Kernel(BaseModel):
+class Kernel(Displayed, BaseModel):
     """Frozen sources + language + extra build flags. Two kernels with the same id are the same kernel.
 
     Raises KernelError (through `Kernel.of`) where files are missing, unknown, empty or too large. Whether they make

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from cudaforge.displayed import Displayed
 from cudaforge.errors import TaskError
 
 MAX_TASK_BYTES = 1 << 20
@@ -74,7 +75,7 @@ class TaskMeta(BaseModel):
         return workloads
 
 
-class Task(BaseModel):
+class Task(Displayed, BaseModel):
     """A reference module and what is asked of its replacement. Frozen; the id is the hash of source and metadata."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

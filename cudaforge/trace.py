@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from cudaforge.displayed import Displayed
 from cudaforge.evaluation import EvaluateOptions, Speedup, Verdict
 from cudaforge.kernel import Language
 from cudaforge.task import Task
@@ -139,7 +140,7 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     )
 
 
-class Diagnosis(Frozen):
+class Diagnosis(Displayed, Frozen):
     """What the Judge says of a kernel that failed."""
 
     critical_issue: str
@@ -154,7 +155,7 @@ class Evidence(Frozen):
     value: str
 
 
-class Plan(Frozen):
+class Plan(Displayed, Frozen):
     """What the Judge says of a kernel that passed: what limits it and what to change."""
 
     bottleneck: str
@@ -165,7 +166,7 @@ class Plan(Frozen):
     """Expected time before / time after."""
 
 
-class Attempt(Frozen):
+class Attempt(Displayed, Frozen):
     """One round: advice -> kernel -> evaluation -> profile. Evaluations and profiles are stored under their key."""
 
     id: str
@@ -218,7 +219,7 @@ class Outcome(Frozen):
     """Why it stopped: `10 rounds spent`, `target 2.0x reached`."""
 
 
-class Run(Frozen):
+class Run(Displayed, Frozen):
     """A task, a budget, models, a policy, and where it stands."""
 
     id: str

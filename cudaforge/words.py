@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cudaforge.evaluation import Attribution, Correctness, Interval, OutputError, Verification
+from cudaforge.evaluation import Attribution, Correctness, Interval, OutputError, Verification, WorkloadTiming
 from cudaforge_profiling.demangle import readable
 
 UNKNOWN = "unknown"
@@ -31,6 +31,12 @@ STAGES = {
     "evaluate": "building, checking, timing",
     "profile": "profiling",
     "verify": "verifying the best kernel",
+}
+AIDS = {
+    "events_us": "its own events",
+    "enqueue_us": "queueing on the host",
+    "warm_us": "warm",
+    "end_to_end_us": "launch and wait included",
 }
 MOST_NAMES = 3
 MOST_DRIFT = 0.05
@@ -105,6 +111,23 @@ def floors(share: float) -> str:
 def interval(value: Interval | None) -> str:
     """`2.31x [2.28, 2.35]`, the bracket being the 95 % interval."""
     return "–" if value is None else f"{value.value:.2f}x [{value.low:.2f}, {value.high:.2f}]"
+
+
+def bracket(value: Interval) -> str:
+    """`[1.82, 1.86]`."""
+    return f"[{value.low:.2f}, {value.high:.2f}]"
+
+
+def standing(value: Interval | None) -> str:
+    """What an interval says against 1: `win`, `loss`, or `tie` where it spans it; `none` where there is none."""
+    if value is None:
+        return "none"
+    return "win" if value.low > 1 else "loss" if value.high < 1 else "tie"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """`92 %` of a share 0..1."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def dollars(usd: float | None) -> str:
@@ -189,6 +212,13 @@ def attribution(found: Attribution) -> str:
     if found.library and names:
         words += "\n  libraries': " + "; ".join(names[:MOST_NAMES])
     return words
+
+
+def clock(timing: WorkloadTiming) -> str:
+    """The clock, and times that do not count."""
+    aids = [f"{AIDS.get(name, name)} {microseconds(us.value)}" for name, us in timing.aids.items()]
+    said = f"clock: {clean(timing.kernel.clock)}"
+    return said + (f"; aside, a call: {', '.join(aids)}" if aids else "")
 
 
 def noise_warning(verification: Verification) -> str:

@@ -10,17 +10,11 @@ from rich.text import Text
 
 from cudaforge import words
 from cudaforge.describe import eager_us
-from cudaforge.evaluation import Diagnostic, Evaluation, WorkloadTiming
+from cudaforge.evaluation import Diagnostic, Evaluation
 from cudaforge_profiling.types import Profile
 
 MOST_DIAGNOSTICS = 12
 MOST_METRICS = 24
-AIDS = {
-    "events_us": "its own events",
-    "enqueue_us": "queueing on the host",
-    "warm_us": "warm",
-    "end_to_end_us": "launch and wait included",
-}
 
 
 def evaluation(found: Evaluation, *, provenance: bool = True) -> RenderableType:
@@ -95,15 +89,8 @@ def _times(found: Evaluation) -> list[RenderableType]:
         where = f"{words.clean(timing.workload)}: " if len(found.workloads) > 1 else ""
         if timing.attribution:
             parts.append(Text(where + words.attribution(timing.attribution)))
-        parts.append(Text(where + _clock(timing), "dim"))
+        parts.append(Text(where + words.clock(timing), "dim"))
     return parts
-
-
-def _clock(timing: WorkloadTiming) -> str:
-    """The clock, and times that do not count."""
-    aids = [f"{AIDS.get(name, name)} {words.microseconds(us.value)}" for name, us in timing.aids.items()]
-    said = f"clock: {words.clean(timing.kernel.clock)}"
-    return said + (f"; aside, a call: {', '.join(aids)}" if aids else "")
 
 
 def profile(found: Profile, workloads: Sequence[str] = (), *, counters: bool = True) -> RenderableType:

@@ -13,8 +13,9 @@ from rich.live import Live
 
 from cudaforge import wiring
 from cudaforge.cli import output
-from cudaforge.cli.view import RunView, live_frame, plain_line
+from cudaforge.cli.view import live_frame, plain_line
 from cudaforge.errors import CudaForgeError, StoreError
+from cudaforge.follow import RunView
 from cudaforge.ports import Store
 from cudaforge.trace import Run
 

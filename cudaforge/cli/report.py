@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from cudaforge import words
-from cudaforge.cli.view import RoundsTable, RunView, header, reference_line, spending
+from cudaforge.cli.view import RoundsTable, header
 from cudaforge.describe import eager_us, verification_of
 from cudaforge.errors import ExitCode
 from cudaforge.evaluation import Verification
+from cudaforge.follow import RunView, reference_line, spending
 from cudaforge.ports import Store
 from cudaforge.trace import Run, RunState
 

@@ -1,13 +1,8 @@
-"""A run as a reader follows it: a state made of "events after id N" and a few look-ups, drawn as tables.
-
-The live display, its plain-line form and `cudaforge show` of a finished run all come from here, so what is watched
-and what is replayed cannot differ.
-"""
+"""A run that is followed, drawn for a terminal: the live display, its plain-line form and `cudaforge show`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
@@ -15,93 +10,23 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from cudaforge import wiring, words
-from cudaforge.describe import all_events, attempt_output, spent, tried
-from cudaforge.ports import Store
-from cudaforge.shapes import AttemptOutput, Tokens
+from cudaforge import words
+from cudaforge.describe import tried
+from cudaforge.follow import RunView, reference_line, spending
+from cudaforge.shapes import AttemptOutput
 from cudaforge.trace import (
     AttemptFinished,
     BaselineMeasured,
     Note,
     Run,
-    RunFinished,
     RunResumed,
     RunSuspended,
-    StageFinished,
     StageStarted,
     StoredEvent,
-    now,
 )
 
 LEAST_TRIED, MOST_TRIED = 12, 88
 """Columns for what a round tried: with fewer it is left out."""
-
-
-@dataclass
-class RunView:
-    """What is known of a run after the events up to `last_event`."""
-
-    store: Store
-    run: Run
-    last_event: int = 0
-    attempts: dict[str, AttemptOutput] = field(default_factory=dict)
-    best: str = ""
-    stage: str = ""
-    stage_round: int = -1
-    stage_since: datetime | None = None
-    baseline: BaselineMeasured | None = None
-    tokens: Tokens = field(default_factory=Tokens)
-    usd: float | None = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    def catch_up(self) -> list[StoredEvent]:
-        """Reads the events that are new, takes them in, and returns them."""
-        new = list(all_events(self.store, self.run.id, self.last_event))
-        for stored in new:
-            self._take(stored)
-        if new:
-            self.run = self.store.run(self.run.id) or self.run
-        if any(_tells_of_a_call(stored) for stored in new):  # calls hold whole prompts: not read without need
-            self.tokens, self.usd = spent(self.store.calls(self.run.id))
-        return new
-
-    def _take(self, stored: StoredEvent) -> None:
-        self.last_event = stored.id
-        event = stored.event
-        match event:
-            case StageStarted():
-                self.stage, self.stage_round, self.stage_since = event.stage, event.round, stored.at
-                self._look_up(event.attempt_id)
-            case StageFinished():
-                self.stage = ""
-                self._look_up(event.attempt_id)
-            case BaselineMeasured():
-                self.baseline = event
-            case AttemptFinished():
-                self._look_up(event.attempt_id)
-                if event.best:
-                    self.best = event.attempt_id
-            case Note():
-                self.notes.append(event.message)
-            case RunSuspended() | RunFinished() | RunResumed():
-                self.stage = ""
-
-    def _look_up(self, attempt_id: str) -> None:
-        if attempt_id and (attempt := self.store.attempt(attempt_id)):
-            self.attempts[attempt_id] = attempt_output(attempt)
-
-    def stage_line(self) -> str:
-        """The stage that is under way and for how long; empty between stages."""
-        if not self.stage or self.stage_since is None:
-            return ""
-        where = f"round {self.stage_round}: " if self.stage_round >= 0 else ""
-        elapsed = max(0.0, (now() - self.stage_since).total_seconds())
-        return f"{where}{words.STAGES.get(self.stage, self.stage)} … {words.duration(elapsed)}"
-
-
-def _tells_of_a_call(stored: StoredEvent) -> bool:
-    """Whether tokens or dollars may have changed."""
-    return isinstance(stored.event, StageFinished | RunSuspended | RunFinished | Note)
 
 
 def header(run: Run) -> Table:
@@ -179,17 +104,6 @@ def verdict_text(attempt: AttemptOutput) -> Text:
     return Text(f"{symbol} {attempt.verdict.value}", style)
 
 
-def reference_line(baseline: BaselineMeasured | None) -> str:
-    """The reference's times on one line; empty while they are not known."""
-    if baseline is None:
-        return ""
-    parts = [f"eager {words.microseconds(baseline.eager_us)}"]
-    parts.append(f"torch.compile {words.microseconds(baseline.compile_us) if baseline.compile_us else 'not available'}")
-    if baseline.floor_us:
-        parts.append(f"floor {words.microseconds(baseline.floor_us)}")
-    return "reference by itself: " + ", ".join(parts)
-
-
 def live_frame(view: RunView) -> RenderableType:
     """One frame of the live display."""
     attempts = list(view.attempts.values())
@@ -208,16 +122,6 @@ def live_frame(view: RunView) -> RenderableType:
     if line := view.stage_line():
         parts.append(Text(line, "cyan"))
     return Group(*parts)
-
-
-def spending(view: RunView) -> str:
-    """Tokens and dollars on one line; of recordings and people there are none."""
-    tokens, usd = view.tokens, view.usd
-    if not any(wiring.is_networked(model) for model in (view.run.spec.coder, view.run.spec.judge)):
-        return "no model was paid"
-    cached = f" ({words.count(tokens.cached)} cached)" if tokens.cached else ""
-    cost = "price unknown" if usd is None else words.dollars(usd)
-    return f"tokens: {words.count(tokens.input)} in{cached}, {words.count(tokens.output)} out; {cost}"
 
 
 def plain_line(view: RunView, stored: StoredEvent) -> str:

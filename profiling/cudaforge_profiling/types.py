@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -120,6 +121,19 @@ class Profile(Frozen):
     """Substituted or dropped metrics, and other things a reader must know."""
     unavailable: str = ""
     """Why there are no hardware counters; empty where there are."""
+    display: ClassVar[Callable[[Profile], str | None] | None] = None
+    """How a notebook shows one, as HTML; given by whoever has a display for it. This package draws nothing."""
     report: bytes | None = Field(None, repr=False)
     """The .ncu-rep file itself, kept as an artefact."""
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str | None:
+        drawn_by = type(self).display
+        return drawn_by(self) if drawn_by else None
+
+    def __repr__(self) -> str:
+        counted = f"{len(self.launches)} launches" if self.launches else "no hardware counters"
+        return f"<Profile of {self.kernel} by {self.tool}: {counted}, metric set {self.metric_set}>"
+
+    def __str__(self) -> str:
+        return repr(self)

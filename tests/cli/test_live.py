@@ -14,8 +14,8 @@ from typing import Any
 from support.scripted import diagnosis_reply, kernel_reply, plan_reply
 
 from cudaforge import wiring
-from cudaforge.cli.view import RunView
 from cudaforge.errors import ExitCode
+from cudaforge.follow import RunView
 
 
 def test_a_terminal_shows_the_rounds_while_they_go_and_then_the_result(

@@ -18,8 +18,10 @@ from fastapi.testclient import TestClient
 from markupsafe import Markup
 from support.recorded_home import GPU, NO_WIN, PASSED, WAITING, runs_by_task, unpack
 
+from cudaforge import words
 from cudaforge.evaluation import Interval, OutputError, Verdict
 from cudaforge.jobs import Scope
+from cudaforge.profile_words import change_of
 from cudaforge.shapes import RoundPoint
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import Evidence, RunFinished, RunStarted, RunState, RunSuspended, StageFinished, StoredEvent
@@ -28,7 +30,7 @@ from cudaforge_api.settings import Settings
 from cudaforge_api.viewer import charts, html, islands, words_html
 from cudaforge_api.viewer.export import export_run
 from cudaforge_api.viewer.forms import onward
-from cudaforge_api.viewer.profiles import change_of, profile_view
+from cudaforge_api.viewer.profiles import profile_view
 from cudaforge_api.viewer.rounds import cite, errors, round_page
 from cudaforge_api.viewer.run import run_page
 from cudaforge_api.viewer.runs import Asked, runs_page
@@ -111,8 +113,7 @@ def test_every_verdict_has_a_shape_of_its_own() -> None:
 
 def test_an_interval_that_spans_one_is_a_tie() -> None:
     said = [
-        words_html.standing(i and Interval(value=1, low=i[0], high=i[1]))
-        for i in ((1.1, 2), (0.9, 2), (0.5, 0.9), None)
+        words.standing(i and Interval(value=1, low=i[0], high=i[1])) for i in ((1.1, 2), (0.9, 2), (0.5, 0.9), None)
     ]
     assert said == ["win", "tie", "loss", "none"]
 

@@ -11,10 +11,11 @@ from cudaforge import words
 from cudaforge.describe import attempt_output, call_output, diff
 from cudaforge.evaluation import Baseline, Diagnostic, Evaluation, OutputError, Verification, WorkloadTiming
 from cudaforge.kernel import Kernel
+from cudaforge.profile_words import find_metric, number
 from cudaforge.shapes import AttemptOutput, CallOutput
 from cudaforge.trace import Attempt, Evidence, Run
 from cudaforge_api.viewer import islands
-from cudaforge_api.viewer.profiles import ProfileView, find_metric, number, profile_view
+from cudaforge_api.viewer.profiles import ProfileView, profile_view
 from cudaforge_api.viewer.run import UNDER_WAY
 from cudaforge_profiling.types import HotLine, Profile, Remark
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from cudaforge.evaluation import Interval, Verdict
-from cudaforge.words import UNKNOWN
+from cudaforge.evaluation import Verdict
+from cudaforge.words import UNKNOWN, bracket, percent, standing
 
 VERDICT_NAMES = {
     "PASSED": "passed",
@@ -51,23 +51,6 @@ def ago(moment: datetime) -> str:
 def stamp(moment: datetime) -> str:
     """To the second, in UTC."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def percent(share: float | None, digits: int = 0) -> str:
-    """`92 %` of a share 0..1."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def standing(interval: Interval | None) -> str:
-    """What an interval says against 1: `win`, `loss`, or `tie` where it spans it; `none` where there is none."""
-    if interval is None:
-        return "none"
-    return "win" if interval.low > 1 else "loss" if interval.high < 1 else "tie"
-
-
-def bracket(interval: Interval) -> str:
-    """`[1.82, 1.86]`."""
-    return f"[{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def off(ratio: float) -> str:
