@@ -80,8 +80,8 @@ def test_the_gpu_notebook_profiles_and_edits_a_kernel(tmp_path: Path) -> None:
     (edited,) = showing(notebook, "%%cuda_kernel")
     assert "PASSED" in edited
     assert "Speed of light" in "".join(showing(notebook, "session.profile()"))
-    (finished,) = showing(notebook, "session.finish()")
-    assert "over eager" in finished and "verified" in finished
+    (finished,) = showing(notebook, "session.optimize(")
+    assert "over eager" in finished and "verified" in finished and ">done<" in finished
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

@@ -249,8 +249,10 @@ def _exported(home: str, value: Any) -> bool:
 def _installed(module: str) -> bool:
     """Whether a module is the standard library's or an installed package's, so that a cage has it, too."""
     top = module.partition(".")[0]
+    if top == "__main__":  # below `python -m`, its spec is that of the package which runs it
+        return False
     if top in sys.stdlib_module_names:
-        return top != "__main__"
+        return True
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
