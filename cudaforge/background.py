@@ -28,26 +28,33 @@ class Background:
         if threading.current_thread() is self._thread:
             raise RuntimeError("blocking calls cannot be made from inside of one")
         done: Future[_T] = Future()
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[_T]] = []
 
-        async def main() -> None:
-            try:
-                done.set_result(await work())
-            except BaseException as error:
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work()))
+            tasks[0].add_done_callback(end)
+
+        def end(task: asyncio.Task[_T]) -> None:
+            # A task that is cancelled before its first step has never run: what is waited for is settled here.
+            if task.cancelled():
+                done.set_exception(asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
                 done.set_exception(error)
+            else:
+                done.set_result(task.result())
 
-        self._loop.call_soon_threadsafe(lambda: tasks.append(self._loop.create_task(main())))
-
-        def cancel() -> None:
-            tasks[0].cancel()
-
-        interrupted = False
+        interrupted, begun = False, False
         while True:
             try:
+                if not begun:
+                    begun = True
+                    self._loop.call_soon_threadsafe(begin)
                 return done.result()
             except KeyboardInterrupt:
+                if done.done():  # the work's own
+                    raise
                 interrupted = True
-                self._loop.call_soon_threadsafe(cancel)
+                self._loop.call_soon_threadsafe(lambda: tasks and tasks[0].cancel())
             except asyncio.CancelledError:
                 if interrupted:
                     raise KeyboardInterrupt from None

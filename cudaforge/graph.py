@@ -31,7 +31,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cudaforge.errors import ConflictError, CudaForgeError, StoreError, Suspended
+from cudaforge.errors import (
+    ConflictError,
+    CudaForgeError,
+    ReplyError,
+    StoreError,
+    Suspended,
+    TaskError,
+    UsageError,
+)
 from cudaforge.journal import Journal
 from cudaforge.nodes import Context, Nodes, State
 from cudaforge.trace import Action, Run, RunFinished, RunResumed, RunStarted, RunState, RunSuspended
@@ -65,7 +73,11 @@ def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, St
         graph.add_node(node.__name__, _interruptible(node, nodes.journal))
 
     def way(state: State) -> str:
-        return "verify" if not state["attempt"] else _WAYS[nodes.attempt(state).action]
+        if not state["attempt"]:
+            return "verify"
+        attempt = nodes.attempt(state)
+        # A session may have left it written: nobody is to be asked about it any more.
+        return "evaluate" if attempt.kernel is not None else _WAYS[attempt.action]
 
     graph.add_edge(START, "baseline")
     graph.add_edge("baseline", "choose")
@@ -122,6 +134,7 @@ async def act(run_id: str, context: Context, checkpoints: Path, work: Callable[[
 
     Raises:
         ConflictError: the run is done, or `work` says that the step does not fit; nothing has changed.
+        UsageError, KernelError, ReplyError: as `work` raises them; the run rests as before.
         Suspended: a reply or an evaluation comes later; the run is stored as suspended, the same step finds it.
         ModelError, EvaluatorError, StoreError: as `drive`. A cancellation stores the run as stopped.
     """
@@ -130,7 +143,7 @@ async def act(run_id: str, context: Context, checkpoints: Path, work: Callable[[
         nodes, run = Nodes(context, journal), journal.run
         if run.state is RunState.DONE:
             raise ConflictError(f"Run {run_id} is done.", "branch() makes a new one that goes on from its head.")
-        with _under_way(journal, checkpoints, lambda: RunState.STOPPED):
+        with _under_way(journal, checkpoints, lambda: RunState.STOPPED, mild=(UsageError, ReplyError)):
             journal.emit(started(run))
             await _forget(run_id, checkpoints)
             try:
@@ -158,8 +171,14 @@ def started(run: Run) -> RunStarted:
 
 
 @contextmanager
-def _under_way(journal: Journal, checkpoints: Path, cancelled_as: Callable[[], RunState]) -> Iterator[None]:
-    """Stores the run as running, and how it comes to rest where what is inside is cancelled or raises."""
+def _under_way(
+    journal: Journal,
+    checkpoints: Path,
+    cancelled_as: Callable[[], RunState],
+    mild: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Stores the run as running, and how it comes to rest where what is inside is cancelled or raises. After a `mild`
+    error it rests as before: a step that a person mistook is no failure of the run."""
     before = journal.run
     journal.save_run(state=RunState.RUNNING, waiting_for="", error="")
     try:
@@ -173,10 +192,12 @@ def _under_way(journal: Journal, checkpoints: Path, cancelled_as: Callable[[], R
         raise
     except Suspended:
         raise
-    except ConflictError:
-        journal.save_run(state=before.state, waiting_for=before.waiting_for, error=before.error)
-        raise
     except Exception as error:
+        if isinstance(error, mild) and not isinstance(error, TaskError):
+            # Stored as running, it was cut off: nobody else drives it.
+            state = RunState.STOPPED if before.state is RunState.RUNNING else before.state
+            journal.save_run(state=state, waiting_for=before.waiting_for, error=before.error)
+            raise
         if isinstance(error, sqlite3.Error):  # the store's own are StoreErrors
             hint = f"Delete it and resume: the run is in the store, and goes on from there. ({error})"
             error = StoreError(f"The checkpoints {checkpoints} cannot be used.", hint)

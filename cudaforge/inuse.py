@@ -16,6 +16,7 @@ import sys
 import types
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 NO_BACKWARD = "This kernel has no backward pass"
 _BACKWARD = re.compile(r"autograd\.Function|register_autograd")
+_NATIVE = re.compile(r"load_inline|cpp_extension|\btriton\b|\bctypes\b|tvm_ffi|torch\.ops\b|\bcupy\b|\bnumba\b")
+_COMMENT = re.compile(r"#[^\n]*|//[^\n]*")
+_DEVICES = {Language.CUDA: "cuda", Language.TRITON: "cuda", Language.CPP: "cpu"}
+"""Where a kernel's code runs; `module` kernels may run anywhere."""
 
 
 class UsableKernel:
@@ -76,8 +81,9 @@ class UsableKernel:
         """Builds the kernel here and gives an nn.Module to be used in place of `module`.
 
         The result shares the module's Parameters and buffers, the same tensors under the same names: an optimizer
-        step or a load_state_dict on one is seen by the other. It is on the module's device and in its train or eval
-        mode. `module` itself is not changed.
+        step or a load_state_dict on one is seen by the other, unless the kernel keeps copies of its own, packed ones
+        for example; then load it again after the weights have changed. It is on the module's device and in its train
+        or eval mode. `module` itself is not changed.
 
         This executes the kernel, and the task's get_init_inputs and get_inputs, in this process and unconfined.
 
@@ -99,9 +105,14 @@ class UsableKernel:
 
         if not isinstance(module, nn.Module):
             raise KernelError(f"A {type(module).__name__} is not an nn.Module.", "Pass the module to be replaced.")
-        package = self._import()
         tensors = [*module.parameters(), *module.buffers()]
-        device = tensors[0].device if tensors else torch.device("cuda" if self.language is Language.CUDA else "cpu")
+        device = tensors[0].device if tensors else torch.device(_DEVICES.get(self.language, "cpu"))
+        if _DEVICES.get(self.language, device.type) != device.type:
+            raise KernelError(
+                f"Kernel {self.id} is {self.language.value} and the module lies on {device}.",
+                f'Move it first: module.to("{_DEVICES[self.language]}").',
+            )
+        package = self._import()
         try:
             with torch.random.fork_rng(devices=_gpus(device)), torch.device(device):
                 scope = run_task(self.task.source, f"{self.task.name}.py")
@@ -117,21 +128,32 @@ class UsableKernel:
         _share(module, made, self.id)
         made.train(module.training)
         if check:
-            _compare(module, made, scope["get_inputs"], device, self.task, self.id)
-        if not any(_BACKWARD.search(text) for text in self.kernel.files.values()):
-            made.register_forward_pre_hook(functools.partial(_mind_gradients, [False]), with_kwargs=True)
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                _compare(module, made, scope["get_inputs"], device, self.task, self.id)
+        text = "\n".join(_COMMENT.sub("", source) for source in self.kernel.files.values())
+        if not _BACKWARD.search(text):
+            # Native code loses every gradient, whatever comes after it; torch's own operations tell it of their output.
+            ours = self.language is Language.MODULE and not _NATIVE.search(text)
+            mind = functools.partial(_mind_gradients, [False], ours)
+            if ours:
+                made.register_forward_hook(mind, with_kwargs=True)
+            else:
+                made.register_forward_pre_hook(mind, with_kwargs=True)
         return made
 
     def _import(self) -> Any:
         """The kernel's package, imported under a name of its own, built once for each home."""
         name = f"cudaforge_kernel_{self.id}"
+        if name in sys.modules:
+            return sys.modules[name]
         folder = self._folder / self.id
         folder.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f"{self.id}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may write the same files now
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may write, build or import the same files now
             self.kernel.write_package(folder)
-        if name in sys.modules:
-            return sys.modules[name]
+            return self._execute(name, folder)
+
+    def _execute(self, name: str, folder: Path) -> Any:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
@@ -228,19 +250,30 @@ def _compare(
             return value.to(device, dtype if dtype is not None and value.is_floating_point() else value.dtype)
 
         inputs = pytree.tree_map(placed, inputs)
+
+        def output(of: nn.Module) -> list[Any]:
+            torch.manual_seed(0)  # dropout in train mode
+            try:
+                leaves: list[Any] = pytree.tree_leaves(of(*copy.deepcopy(inputs)))
+                return leaves
+            finally:
+                for buffer, before in kept:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+
         try:
-            wanted = pytree.tree_leaves(module(*copy.deepcopy(inputs)))
-            found = pytree.tree_leaves(made(*copy.deepcopy(inputs)))
+            wanted, found = output(module), output(made)
         except Exception as error:
             raise KernelError(
                 f"Kernel {kernel} cannot be compared with this module: {type(error).__name__}: {error}",
                 "Pass a module that takes the task's inputs, or check=False.",
             ) from error
-        finally:
-            for buffer, before in kept:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-    for index, (a, b) in enumerate(zip(wanted, found, strict=False)):
+    if len(found) != len(wanted):
+        raise KernelError(
+            f"Kernel {kernel} gives {len(found)} outputs where this module gives {len(wanted)}.",
+            "Is it the module that the run optimised, in the same mode?",
+        )
+    for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype:
             slack = 1e-3 if a.dtype in (torch.float32, torch.float64) else 3e-2
             scale = float(a.abs().max()) if a.numel() and a.is_floating_point() else 0.0
@@ -254,14 +287,20 @@ def _compare(
         )
 
 
-def _mind_gradients(told: list[bool], module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Before each call: no gradient is lost without a word."""
+def _mind_gradients(
+    told: list[bool], after: bool, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], *output: Any
+) -> None:
+    """Before each call or, where its output says whether it has one, `after` it: no gradient is lost without a word."""
     import torch
 
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return
-    tensors = [*arguments, *named.values(), *module.parameters()]
+    from torch.utils import _pytree as pytree
+
+    tensors = [*pytree.tree_leaves([arguments, named]), *module.parameters()]
     if not any(isinstance(value, torch.Tensor) and value.requires_grad for value in tensors):
+        return
+    if after and any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in pytree.tree_leaves(output)):
         return
     if module.training:
         raise RuntimeError(

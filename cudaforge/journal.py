@@ -198,7 +198,8 @@ class Journal:
             attempt_id=attempt.id,
             role=role,
             purpose=purpose,
-            position=sum(c.role is role and c.reply is not None for c in calls),
+            # One after the last: a branch has the calls of its line alone, and their positions may have gaps.
+            position=1 + max((c.position for c in calls if c.role is role and c.reply is not None), default=-1),
             model=model.name,
             messages=tuple(messages),
         )

@@ -110,7 +110,8 @@ class RunResult:
 
     @property
     def best(self) -> Attempt | None:
-        """The attempt whose kernel was verified as a win, else the fastest that passed its screening, else None."""
+        """The attempt whose kernel was verified as a win, else the fastest that passed its screening and that no
+        verification found wrong, else None."""
         with self._store() as store:
             return self._best(store)
 
@@ -127,15 +128,16 @@ class RunResult:
 
     @property
     def speedup(self) -> Speedup | None:
-        """Time of the reference over time of the kernel, with 95 % intervals; above 1 is faster.
+        """Time of the reference over time of the kernel of `best`, with 95 % intervals; above 1 is faster.
 
-        Verified where the run was verified (`verification` is not None), else the screening of `best`.
+        As its verification measured it, where it had one (a win or not), else as its screening did.
         """
         with self._store() as store:
-            outcome, best = self._run(store).outcome, self._best(store)
-        if outcome and outcome.speedup:
-            return outcome.speedup
-        return best.speedup if best else None
+            best = self._best(store)
+            if best is None:
+                return None
+            checked = _verification(store, best)
+        return checked.evaluation.speedup if checked else best.speedup
 
     @property
     def baseline(self) -> Baseline | None:
@@ -241,8 +243,11 @@ class RunResult:
         outcome = self._run(store).outcome
         if outcome and outcome.best:
             return store.attempt(outcome.best)
-        ranked = ChainPolicy().ranking(store.attempts(self.id))
-        return ranked[0] if ranked else None
+        for attempt in ChainPolicy().ranking(store.attempts(self.id)):
+            checked = _verification(store, attempt)
+            if checked is None or checked.evaluation.passed:
+                return attempt
+        return None
 
     def _attempt(self, store: SqliteStore, attempt: Attempt | int) -> Attempt:
         """As stored now."""
@@ -251,6 +256,14 @@ class RunResult:
         if found is None or found.run_id != self.id:
             raise StoreError(f"Run {self.id} has no attempt {wanted}.", "`.attempts` lists them.")
         return found
+
+
+def _verification(store: SqliteStore, attempt: Attempt) -> Verification | None:
+    """What the last verification of an attempt's kernel found; None where it had none."""
+    prefix = f"{attempt.id}/verify/"
+    found = {key: result for key, result in store.results(attempt.run_id).items() if key.startswith(prefix)}
+    last = found[max(found, key=lambda key: int(key.removeprefix(prefix)))] if found else None
+    return last if isinstance(last, Verification) else None
 
 
 def _row(attempt: Attempt, rounds: dict[str, int], usd: float | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from cudaforge.nodes import Nodes, State
 from cudaforge.ports import Evaluator, Store
 from cudaforge.results import RunResult
 from cudaforge.task import Task
-from cudaforge.trace import Action, Attempt, Diagnosis, Plan, Role, Run, RunState
+from cudaforge.trace import Action, Attempt, CallState, Diagnosis, Plan, Role, Run, RunState
 from cudaforge_profiling.types import Profile
 
 if TYPE_CHECKING:
@@ -191,8 +191,15 @@ class Session:
             if attempt.action not in (Action.REVISE, Action.REPAIR):
                 raise _open_already(attempt)
             calls = nodes.store.calls(nodes.journal.run_id)
-            asked = any(c.attempt_id == attempt.id and c.role is Role.CODER for c in calls)
-            if hint and not asked:  # a question that was put already keeps its words
+            asked = any(
+                c.attempt_id == attempt.id and c.role is Role.CODER and c.state in (CallState.DONE, CallState.WAITING)
+                for c in calls
+            )
+            if hint and hint != attempt.hint and asked:  # a question that was put already keeps its words
+                raise ConflictError(
+                    "The Coder was asked already, without this hint.", "revise() goes on, undo() asks anew."
+                )
+            if hint and not asked:
                 attempt = attempt.model_copy(update={"hint": hint})
                 nodes.store.save_attempt(attempt)
             return await _written(nodes, attempt, nodes.revise if attempt.action is Action.REVISE else nodes.repair)
@@ -217,6 +224,7 @@ class Session:
             kernel = _kernel(source, nodes.spec.language, base)
             nodes.store.save_kernel(kernel)
             if attempt is not None and attempt.kernel:
+                nodes.journal.save_run(head=head.id if head else "")  # before: a kill must not leave a closed one
                 nodes.close(attempt)
                 attempt = None
             if attempt is None:
@@ -318,11 +326,16 @@ class Session:
     def optimize(self, rounds: int) -> RunResult:
         """Hands over to the automatic loop for at most `rounds` more attempts, the first of them on the head.
 
+        Other limits of the run (money, time, target, patience) stay as they are. UsageError where `rounds` is below 1.
         It ends with the verification; suspended, stopped and failed as in `cf.optimize`.
         """
 
+        if rounds < 1:
+            raise UsageError(f"{rounds} rounds cannot be made.", "Give 1 or more, or finish().")
+
         async def work(nodes: Nodes) -> None:
-            limit = python.budget(rounds=len(nodes.store.attempts(nodes.journal.run_id)) + rounds)
+            count = len(nodes.store.attempts(nodes.journal.run_id))
+            limit = python.budget(**{**nodes.spec.budget.model_dump(), "rounds": count + rounds})
             nodes.journal.save_run(spec=nodes.spec.model_copy(update={"budget": limit}))
 
         self._act(work)

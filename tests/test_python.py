@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from support.recording import record
-from support.scripted import TASK_SOURCE, kernel_reply
+from support.scripted import TASK_SOURCE, ScriptedEvaluator, kernel_reply, plan_reply
 from support.spool_server import serving
 from support.tasks import cpp, scale_add
 from torch import nn
@@ -210,6 +210,28 @@ def test_ctrl_c_gives_the_run_back_stopped(tmp_path: Path) -> None:
     assert said.startswith("stopped A session between two steps")
 
 
+def test_work_that_is_interrupted_before_it_began_ends(tmp_path: Path) -> None:
+    script = """
+import asyncio, os, signal, threading, time
+from cudaforge.background import Background
+
+background = Background()
+background._loop.call_soon_threadsafe(time.sleep, 1)  # busy, so the work cannot begin yet
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+async def work():
+    print("began")
+
+try:
+    background.run(work)
+except KeyboardInterrupt:
+    print("interrupted")
+background.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
 def test_interrupted_work_may_still_give_a_result() -> None:
     async def work() -> str:
         try:
@@ -327,8 +349,30 @@ def test_a_kernel_takes_the_place_of_its_module(kernel: cf.UsableKernel) -> None
     assert kernel.id in repr(kernel)
 
 
-def test_a_gradient_is_never_lost_without_a_word(kernel: cf.UsableKernel) -> None:
+def variant(kernel: cf.UsableKernel, text: str, folder: Path) -> cf.UsableKernel:
+    """Another kernel for the same task."""
+    return cf.UsableKernel(cf.Kernel.of("module", {"model.py": text}), kernel.task, verified=False, folder=folder)
+
+
+def test_a_kernel_of_torchs_own_operations_trains(kernel: cf.UsableKernel) -> None:
+    live = module().train()
+    kernel.load(live)(torch.randn(64, 100), torch.randn(64, 100)).sum().backward()
+    assert live.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [
+        KERNEL.replace("        return ", "        with torch.no_grad():\n            return "),
+        KERNEL.replace(
+            "import torch\n", "import ctypes\n\nimport torch\n", 1
+        ),  # what native code does, torch cannot know
+    ],
+    ids=["no grad", "native"],
+)
+def test_a_gradient_is_never_lost_without_a_word(kernel: cf.UsableKernel, blind: str, tmp_path: Path) -> None:
     live, x, y = module().train(), torch.randn(64, 100), torch.randn(64, 100)
+    kernel = variant(kernel, blind, tmp_path)
     fast = kernel.load(live)
     with pytest.raises(RuntimeError, match="no backward pass"):
         fast(x, y)
@@ -342,6 +386,56 @@ def test_a_gradient_is_never_lost_without_a_word(kernel: cf.UsableKernel) -> Non
         fast(x, y)  # said once
         live.requires_grad_(False)
         kernel.load(live).train()(x, y)
+
+
+def test_a_module_that_changes_its_own_buffers_can_be_compared(kernel: cf.UsableKernel, tmp_path: Path) -> None:
+    class Counting(ScaleAdd):
+        def __init__(self, n: int) -> None:
+            super().__init__(n)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return super().forward(x, y) * self.calls
+
+    counting = KERNEL.replace(
+        "        self.weight =", "        self.register_buffer('calls', torch.zeros(()))\n        self.weight ="
+    )
+    counting = counting.replace("        return torch", "        self.calls += 1\n        return self.calls * torch")
+    live = Counting(100)
+    variant(kernel, counting, tmp_path).load(live)
+    assert live.calls == 0
+
+
+def test_outputs_that_are_missing_are_seen(kernel: cf.UsableKernel) -> None:
+    class Two(ScaleAdd):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            return super().forward(x, y), x
+
+    with pytest.raises(KernelError, match="gives 1 outputs where this module gives 2"):
+        kernel.load(Two(100))
+
+
+def test_a_kernel_for_another_kind_of_device_is_refused_before_it_runs(kernel: cf.UsableKernel, tmp_path: Path) -> None:
+    triton = cf.UsableKernel(cf.Kernel.of("triton", {"model.py": KERNEL}), kernel.task, verified=False, folder=tmp_path)
+    with pytest.raises(KernelError, match="is triton and the module lies on cpu"):
+        triton.load(module())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kernel_that_its_verification_found_wrong_is_not_handed_out(tmp_path: Path) -> None:
+    slow, wrong = (
+        f"```python\n{KERNEL.replace('time_us=50', what)}```\n" for what in ("time_us=120", "time_us=40 unstable")
+    )
+    model = record(tmp_path / "recording", [slow, wrong], [plan_reply()])
+    with serving(tmp_path / "spool", ScriptedEvaluator()):
+        found = cf.optimize(
+            TASK, coder=model, rounds=2, language="module", evaluator=f"spool:{tmp_path}/spool", home=tmp_path / "home"
+        )
+    assert [a.verdict for a in found.attempts] == [Verdict.PASSED, Verdict.PASSED]
+    assert found.best is not None and found.best.round == 0
+    assert found.kernel is not None and "time_us=120" in found.kernel.source and not found.kernel.verified
+    assert found.speedup is not None and found.speedup.eager.value < 1
 
 
 def test_a_module_of_another_kind_is_refused_by_name(kernel: cf.UsableKernel, result: cf.RunResult) -> None:

@@ -179,6 +179,56 @@ def test_a_step_that_does_not_fit_says_what_does_and_changes_nothing(spool: Path
         assert (len(session.history), session.run.state) == (2, RunState.STOPPED)
 
 
+def test_a_step_that_a_person_mistook_is_no_failure_of_the_run(spool: Path) -> None:
+    with begin(spool) as session:
+        before = len(session.result.events())
+        for mistake in (
+            lambda: session.edit(""),
+            lambda: session.optimize(-3),
+            lambda: session.edit({"kernel.cu": "x"}),
+        ):
+            with pytest.raises(UsageError):
+                mistake()
+            assert (session.run.state, session.run.error) == (RunState.STOPPED, "")
+        assert not [e for e in session.result.events()[before:] if e.event.type == "run_finished"]
+
+
+def test_what_is_left_written_is_evaluated_without_asking_anybody(spool: Path, model: str) -> None:
+    with begin(spool, coder=model) as session:
+        session.draft()
+        session.evaluate()
+        written = session.revise("a hint")
+        asked = calls(session)
+    assert cf.Session.resume(session.id).optimize(1).state is RunState.DONE
+    assert calls(session)[: len(asked)] == asked and ("diagnose", "1") not in calls(session)
+    assert not [number for _, number in calls(session)[len(asked) :] if number == "1"]
+    (found,) = [a for a in session.history if a.id == written.id]
+    assert (found.advice, found.predicted_gain, found.verdict) == (None, None, Verdict.PASSED)
+
+
+def test_handing_over_keeps_the_other_limits(spool: Path, model: str) -> None:
+    with begin(spool, coder=model) as session:
+        session.draft()
+        session.evaluate()
+        with session.result._store() as store:
+            run = session.run
+            limited = run.spec.budget.model_copy(update={"usd": 1.0, "patience": 3})
+            store.save_run(run.model_copy(update={"spec": run.spec.model_copy(update={"budget": limited})}))
+        session.optimize(1)
+        assert (session.run.spec.budget.usd, session.run.spec.budget.patience) == (1.0, 3)
+
+
+def test_a_recording_goes_on_after_the_last_reply_of_a_branchs_line(spool: Path, model: str) -> None:
+    with begin(spool, coder=model) as session:
+        session.draft()
+        session.undo()
+        session.draft()
+        assert session.evaluate().time_us == 80.0
+        with session.branch() as other:
+            other.revise()
+            assert other.evaluate().time_us == 40.0  # the third reply, not the second again
+
+
 def test_an_edit_takes_text_files_or_a_kernel_of_the_sessions_language(spool: Path) -> None:
     with begin(spool) as session:
         for source in (text("time_us=70"), {"model.py": text("time_us=60")}):
