@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from cudaforge.displayed import Displayed
 from cudaforge.errors import KernelError
 
 MAX_SOURCE_BYTES = 1 << 20
+PLAIN_FLAG = re.compile(r"-[\w=.,:+/@%\[\]-]*", re.ASCII)
+"""Nothing that a shell, which compilers call, would take for more than a word."""
 
 
 class Language(StrEnum):
@@ -61,7 +64,7 @@ class Kernel(Displayed, BaseModel):
     @classmethod
     def _flags_are_plain(cls, flags: tuple[str, ...]) -> tuple[str, ...]:
         for flag in flags:
-            if not flag.startswith("-") or any(c.isspace() for c in flag) or flag[:2] in ("-o", "-I", "-L", "-B"):
+            if not PLAIN_FLAG.fullmatch(flag) or flag[:2] in ("-o", "-I", "-L", "-B"):
                 raise ValueError(f"build flag {flag!r} is not allowed")
         return flags
 

@@ -495,6 +495,8 @@ class HostBench(GateBench):
         super().__init__(*arguments)
         self.shapes: list[tuple[torch.dtype, list[int], list[int]]] = []
         self.constant_s = 0.0
+        self.peer: HostBench | None = None
+        """Eager's, beside a candidate's."""
 
     def choose_calls(self) -> None:
         """As on the CPU: learns the outputs' layout, too."""
@@ -521,9 +523,10 @@ class HostBench(GateBench):
                     self.read[index] = [self._view(d, shape, strides, at).clone() for (d, shape, strides), at in found]
         once, twice = seconds
         if self.candidate:
-            # Work that is put off shortens what counts only where twice as many calls put off twice as much.
-            grown_s = max(lates[1] - lates[0], 0.0)
-            self._suspect_late_work(min(lates[1], self.usual_late_s + grown_s), once)
+            if self.peer is not None and self.peer.late_s:
+                # A GPU that was waited for on the host is in another state than one behind a gate: as after eager.
+                self.usual_late_s = max(self.usual_late_s, statistics.median(self.peer.late_s))
+            self._suspect_late_work(max(lates), once)
         else:
             self.late_s += lates
             self.ask({"do": "drop", "what": self.what})

@@ -78,6 +78,7 @@ class LocalEvaluator:
         self._threads = self._new_threads()
         self._keys: dict[str, asyncio.Lock] = {}
         self._done: OrderedDict[str, Result] = OrderedDict()
+        self._preparing: set[asyncio.Task[None]] = set()
 
     async def baseline(self, request: BaselineRequest) -> Baseline:
         """See ports.Evaluator."""
@@ -116,8 +117,10 @@ class LocalEvaluator:
                 lane = await self._lane(request.task.id)
                 built: dict[str, Any] = {}
                 if isinstance(request, EvaluateRequest) and lane.known["device"]["kind"] == "cuda":
-                    building = self._build(request.kernel, request.options.build_timeout_s, lane)
-                    built, _ = await asyncio.gather(building, self._prepare(request, lane))
+                    preparing = asyncio.create_task(self._prepare(request, lane))
+                    self._preparing.add(preparing)  # not waited for: the lane's turn comes after it anyway
+                    preparing.add_done_callback(self._preparing.discard)
+                    built = await self._build(request.kernel, request.options.build_timeout_s, lane)
                 asked = time.monotonic()
                 async with lane.turn:
                     waited = time.monotonic() - asked

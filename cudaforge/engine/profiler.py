@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cudaforge.engine.hosts import CandidateFailed, CandidateHost, ReferenceHost
 from cudaforge.engine.machine import write_atomically
 from cudaforge.engine.sandbox import ChildTimeout
 from cudaforge.engine.waiting import Waiting, new_folder
+from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import Baseline, ProfileRequest
 from cudaforge_profiling.metrics import parse_query_metrics, resolve
 from cudaforge_profiling.ncu import command, parse_failure, parse_version
@@ -102,7 +104,8 @@ class Profilers:
         """The process that has waited longest; others start in its place. The caller closes it."""
         self.ready(metric_set)
         first = self.waiting[metric_set].pop(0)
-        self.ready(metric_set)
+        with contextlib.suppress(EvaluatorError):  # then the next profile starts its own, or says why not
+            self.ready(metric_set)
         return first
 
     def close(self) -> None:

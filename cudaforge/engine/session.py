@@ -7,7 +7,7 @@ import statistics
 import time
 
 from cudaforge.engine import bench, check, machine, timing, verdicts
-from cudaforge.engine.bench import Bench, GateBench
+from cudaforge.engine.bench import Bench, GateBench, HostBench
 from cudaforge.engine.hosts import CandidateFailed, CandidateHost, Host, ReferenceHost, first_errors, nbytes
 from cudaforge.errors import EvaluatorError
 
@@ -57,6 +57,9 @@ class Session:
         for b in self.benches.values():
             if isinstance(b, GateBench) and before:
                 b.usual_late_s = before.late_s() or b.usual_late_s
+        kernel, eager = self.benches.get("kernel"), self.benches.get("eager")
+        if isinstance(kernel, HostBench) and isinstance(eager, HostBench):
+            kernel.peer = eager
         self.rng = random.SystemRandom()
         self.reasons = ""
         self.share = check.ALIKE

@@ -38,7 +38,7 @@ from cudaforge.engine.memory import NoRoomError, free_bytes
 from cudaforge.engine.recipes import NATURAL, RECIPES, TIES
 from cudaforge.engine.sandbox import CLOCK_LAYERS, isolation
 from cudaforge.engine.session import Session, alone
-from cudaforge.engine.waiting import Waiting, new_folder
+from cudaforge.engine.waiting import Waiting, clear, new_folder
 from cudaforge.errors import EvaluatorError, TaskError
 from cudaforge.evaluation import (
     Attribution,
@@ -96,6 +96,8 @@ class Supervisor:
         self.references: dict[tuple[str, str], ReferenceHost] = {}
         self.waiting: Waiting | None = None
         """A process with its context made, for the next kernel."""
+        for kind in ("candidates", "profiles"):
+            clear(self.cache / kind)
 
     def handle(self, request: Request, *, built_late: bool = False) -> Result:
         """Does one request. Raises TaskError (the task's code fails) or EvaluatorError (a failure of ours).
@@ -305,8 +307,12 @@ class Supervisor:
         def start() -> CandidateHost:
             nonlocal ready
             ready, self.waiting = self.waiting or ready, None  # asked again where there was no room
-            waiting = ready if ready and ready.alive else None
-            return CandidateHost(kernel, built, reference, options.run_timeout_s, waiting=waiting)
+            if ready and ready.alive:
+                ready.settle(on_device=True)  # whatever has happened on the device since
+            if ready and ready.alive:
+                with contextlib.suppress(OSError):  # it cannot be copied; a fresh process reads it where it is
+                    return CandidateHost(kernel, built, reference, options.run_timeout_s, waiting=ready)
+            return CandidateHost(kernel, built, reference, options.run_timeout_s)
 
         try:
             if kernel.language.source_name is None:
@@ -617,6 +623,7 @@ class Supervisor:
             return start()
 
     def _close_others(self, kept: ReferenceHost | None) -> None:
+        self._stop_waiting()
         for key, reference in list(self.references.items()):
             if reference is not kept:
                 self.references.pop(key).close()
@@ -632,7 +639,6 @@ class Supervisor:
     def _make_room(self) -> None:
         if self.device.kind == "cuda" and free_bytes(self.where) < ROOM_SHARE * self.device.memory_bytes:
             self._close_others(None)
-            self._stop_waiting()
 
     def _eager_alone(self, reference: ReferenceHost) -> Session:
         """Eager's times while no candidate lives, measured now or a short while ago."""

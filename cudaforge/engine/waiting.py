@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from cudaforge.engine.builder import Built, make_readable
 from cudaforge.engine.sandbox import LIMITS, Child, ChildDied, ChildError, ChildTimeout
 
 START_S = 120.0
+STALE_S = 86400.0
 
 
 class Waiting:
@@ -31,15 +33,19 @@ class Waiting:
         for path in (self.package, writes, *self._caches.values()):
             path.mkdir(parents=True, exist_ok=True)
         make_readable(self.folder)
-        self.child = Child(
-            "candidate",
-            read=(str(self.reads),),
-            write=(str(writes),) if wrapper else (),
-            limits=LIMITS,
-            device=device,
-            extra_env={**{name: str(path) for name, path in self._caches.items()}, **settings},
-            wrapper=wrapper,
-        )
+        try:
+            self.child = Child(
+                "candidate",
+                read=(str(self.reads),),
+                write=(str(writes),) if wrapper else (),
+                limits=LIMITS,
+                device=device,
+                extra_env={**{name: str(path) for name, path in self._caches.items()}, **settings},
+                wrapper=wrapper,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._waking = True
         with contextlib.suppress(ChildDied):  # who uses it finds out
             self.child.post({"do": "wake", "device": ""})
@@ -51,23 +57,32 @@ class Waiting:
 
     def settle(self, *, on_device: bool = False) -> None:
         """Waits until it has imported what it will need, so that nobody holds a device meanwhile; with `on_device`, for
-        which the device must be held, until it has made its context there, too."""
-        with contextlib.suppress(ChildError, ChildDied, ChildTimeout):
+        which the device must be held, until it has made its context there, too, and computes. One that cannot is ended,
+        so that no kernel is blamed for it."""
+        try:
             self.child.started(START_S)
             if self._waking:
                 self._waking = False
                 self.child.answer(START_S)
             if on_device:
                 self.child.ask({"do": "wake", "device": self.device}, START_S)
+        except (ChildError, ChildDied, ChildTimeout):
+            self.child.kill()
 
     def take(self, built: Built) -> Built:
-        """Puts a kernel where the process can read it; returns the kernel as it finds it."""
+        """Puts a kernel where the process can read it; returns the kernel as it finds it. OSError where it cannot be
+        copied.
+
+        The kernel's build may have written there, so a link stays a link: it leads to what its reader may see.
+        """
         self.settle()
         package = self.package / built.package.name
-        shutil.copytree(built.package, package)
+        shutil.copytree(built.package, package, symlinks=True, ignore=_neither_file_nor_folder)
         for name, path in self._caches.items():
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copytree(built.caches[name], path, dirs_exist_ok=True)
+            if Path(built.caches[name]).is_dir():
+                shutil.copytree(
+                    built.caches[name], path, symlinks=True, ignore=_neither_file_nor_folder, dirs_exist_ok=True
+                )
         make_readable(self.reads)
         return Built(package, built.build, {name: str(path) for name, path in self._caches.items()}, built.settings)
 
@@ -75,6 +90,20 @@ class Waiting:
         """Ends the process and removes its folder. Idempotent."""
         self.child.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _neither_file_nor_folder(folder: str, names: list[str]) -> list[str]:
+    """What cannot be copied: pipes, sockets, devices."""
+    places = {name: Path(folder, name) for name in names}
+    return [name for name, path in places.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
+
+
+def clear(parent: Path) -> None:
+    """Removes folders of processes that were killed with whoever had started them, a day ago or more."""
+    for folder in parent.glob("waiting-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def new_folder(parent: Path) -> Path:

@@ -11,6 +11,8 @@ import pytest
 
 from cudaforge import kernel_loader
 from cudaforge.engine import nvcc
+from cudaforge.errors import KernelError
+from cudaforge.kernel import Kernel
 
 SOURCE = """
 #include <cuda_runtime.h>
@@ -80,3 +82,22 @@ def test_a_flag_that_nvcc_refuses_is_left_to_nvcc(tmp_path: Path) -> None:
 
 def test_without_nvcc_there_is_nothing_to_run(tmp_path: Path) -> None:
     assert nvcc.side_by_side([str(tmp_path / "nvcc"), "kernel.cu"]) is None
+
+
+@needs_nvcc
+def test_variables_of_nvccs_own_count_as_little_as_in_the_compilers_cage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-use_fast_math")
+    apart = nvcc.side_by_side(command(tmp_path, SOURCE))
+    assert apart is not None and "-ftz=0" in apart[-1] and "-ftz=1" not in apart[-1]
+
+
+@needs_nvcc
+@pytest.mark.parametrize("flag", ['-frandom-seed=a"b', "-frandom-seed=\udcff", "-frandom-seed=$(touch hole)"])
+def test_what_no_shell_would_take_for_a_word_is_harmless(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(KernelError, match="not allowed"):  # before it comes to a compiler
+        Kernel.of("cuda", {"kernel.cu": SOURCE, "model.py": "class ModelNew: ..."}, (flag,))
+    apart = nvcc.side_by_side(command(tmp_path, SOURCE, flag))  # and there it does not raise
+    assert apart is None or apart[0] == "/bin/sh"
+    assert not (tmp_path / "hole").exists() and not Path("hole").exists()

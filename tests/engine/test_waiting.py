@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cudaforge.engine.builder import compile_kernel
 from cudaforge.engine.hosts import SETS, CandidateHost, first_errors
 from cudaforge.engine.recipes import NATURAL
 from cudaforge.engine.supervisor import Supervisor
-from cudaforge.engine.waiting import Waiting, new_folder
+from cudaforge.engine.waiting import Waiting, clear, new_folder
 from cudaforge.kernel import Kernel
 
 TOOL = ("/usr/bin/env", "A_TOOL=is here")
@@ -70,3 +71,28 @@ raise RuntimeError(f"saw {{seen}}, {{os.environ.get('A_TOOL')}}")
             waits.child.ask(message, 60)
     finally:
         waits.close()
+
+
+def test_a_link_that_a_build_left_shows_nothing_that_its_reader_may_not_see(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("somebody else's")
+    supervisor = Supervisor(tmp_path / "home", "cpu")
+    waits = Waiting(new_folder(tmp_path / "profiles"), "cpu", TOOL, {})
+    try:
+        built = compile_kernel(module("return x"), supervisor.device, supervisor.cache, 120)
+        left = Path(built.caches["TRITON_CACHE_DIR"])
+        (left / "link").symlink_to(secret)
+        os.mkfifo(left / "pipe")
+        waits.take(built)
+        copied = waits.reads / "triton"
+        assert (copied / "link").is_symlink() and [path.name for path in copied.iterdir()] == ["link"]
+    finally:
+        waits.close()
+        supervisor.close()
+
+
+def test_folders_of_the_day_before_are_cleared(tmp_path: Path) -> None:
+    old, new = new_folder(tmp_path), new_folder(tmp_path)
+    os.utime(old, (0, 0))
+    clear(tmp_path)
+    assert not old.exists() and new.exists()
