@@ -526,7 +526,8 @@ class HostBench(GateBench):
             if self.peer is not None and self.peer.late_s:
                 # A GPU that was waited for on the host is in another state than one behind a gate: as after eager.
                 self.usual_late_s = max(self.usual_late_s, statistics.median(self.peer.late_s))
-            self._suspect_late_work(max(lates), once)
+            later = max(zip(lates, seconds, strict=True), key=lambda pair: pair[0] - LATE_SHARE * pair[1])
+            self._suspect_late_work(*later)
         else:
             self.late_s += lates
             self.ask({"do": "drop", "what": self.what})
