@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
@@ -11,20 +12,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.scripted import diagnosis_reply, kernel_reply, plan_reply
+from support.scripted import ScriptedEvaluator, diagnosis_reply, kernel_reply, plan_reply
+from support.spool_server import serving
 
 from cudaforge import wiring
 from cudaforge.errors import ExitCode
+from cudaforge.evaluation import EvaluateRequest, Evaluation
 from cudaforge.follow import RunView
 
 
+class Unhurried(ScriptedEvaluator):
+    """Takes long enough to be seen at four frames a second."""
+
+    async def evaluate(self, request: EvaluateRequest) -> Evaluation:
+        await asyncio.sleep(0.6)
+        return await super().evaluate(request)
+
+
 def test_a_terminal_shows_the_rounds_while_they_go_and_then_the_result(
-    task_file: Path, recording: Callable[..., str], spool: str, cli: Callable[..., Any], cudaforge_home: Path
+    task_file: Path, recording: Callable[..., str], tmp_path: Path, cli: Callable[..., Any], cudaforge_home: Path
 ) -> None:
     coder = [kernel_reply("INCORRECT"), kernel_reply("time_us=80"), kernel_reply("time_us=40")]
     model = recording(coder, [diagnosis_reply(), plan_reply()])
-    arguments = ["optimize", str(task_file), "--coder", model, "--evaluator", spool, "--language", "module"]
-    code, text = _on_a_terminal(*arguments, "--rounds", "3")
+    spool = tmp_path / "spool"
+    arguments = ["optimize", str(task_file), "--coder", model, "--evaluator", f"spool:{spool}", "--language", "module"]
+    with serving(spool, Unhurried()):
+        code, text = _on_a_terminal(*arguments, "--rounds", "3")
 
     assert code == ExitCode.OK, text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
