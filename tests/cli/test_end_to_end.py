@@ -51,7 +51,9 @@ class ModelNew(nn.Module):
         return out
 """
 
-KERNEL_CPP = """#include <algorithm>
+KERNEL_CPP = """// Where operations might trap, a compiler without AVX-512 keeps the branches and does not vectorise.
+#pragma GCC optimize("no-trapping-math")
+#include <algorithm>
 #include <cstdint>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/function.h>
