@@ -40,7 +40,7 @@ def branch(store: SqliteStore, run: Run, head: Attempt) -> Run:
     ids = {old.id: f"{made.id}.{number}" for number, old in enumerate(line)}
     journal = Journal(store, made.id)
     journal.emit(started(made))
-    baseline = next((r for r in store.results(run.id).values() if isinstance(r, Baseline)), None)
+    baseline = next(iter(store.results_of(run.id, Baseline).values()), None)
     if baseline is not None:
         store.save_result(made.id, f"{made.id}/baseline/0", baseline)
         journal.emit(

@@ -264,6 +264,11 @@ class Evaluation(Displayed, Frozen):
         """Whether the kernel is right, built and timed."""
         return self.verdict is Verdict.PASSED
 
+    @property
+    def first_us(self) -> float | None:
+        """Median time of a call on the first workload, which is the one that is profiled, in microseconds."""
+        return self.workloads[0].kernel.median_us if self.workloads else self.time_us
+
 
 class Verification(Displayed, Frozen):
     """The winner, measured again in fresh processes with interleaved blocks; the speedup that counts."""

@@ -141,7 +141,6 @@ class Nodes:
         if base.profile is not None:
             return
         kernel, evaluation, _ = self._found(base)
-        first = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
 
         async def ask(key: str) -> Profile:
             return await self.evaluator.profile(
@@ -151,7 +150,7 @@ class Nodes:
                     options=self.spec.options,
                     kernel=kernel,
                     metric_set=self.spec.preset.metrics,
-                    time_us=first,  # the first workload is the one that is profiled
+                    time_us=evaluation.first_us,
                 )
             )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,15 +135,14 @@ class RunResult:
             best = self._best(store)
             if best is None:
                 return None
-            checked = _verification(store, best)
+            checked = self._verified(store).get(best.id)
         return checked.evaluation.speedup if checked else best.speedup
 
     @property
     def baseline(self) -> Baseline | None:
         """The reference's times, bytes and floor; None before they were measured."""
         with self._store() as store:
-            found = store.results(self.id)
-        return next((r for r in found.values() if isinstance(r, Baseline)), None)
+            return next(iter(store.results_of(self.id, Baseline).values()), None)
 
     @property
     def verification(self) -> Verification | None:
@@ -225,13 +223,8 @@ class RunResult:
 
     # -- within -----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _store(self) -> Iterator[SqliteStore]:
-        store = wiring.open_record(self.home)
-        try:
-            yield store
-        finally:
-            store.close()
+    def _store(self) -> AbstractContextManager[SqliteStore]:
+        return closing(wiring.open_record(self.home))
 
     def _run(self, store: SqliteStore) -> Run:
         run = store.run(self.id)
@@ -243,11 +236,14 @@ class RunResult:
         outcome = self._run(store).outcome
         if outcome and outcome.best:
             return store.attempt(outcome.best)
-        for attempt in ChainPolicy().ranking(store.attempts(self.id)):
-            checked = _verification(store, attempt)
-            if checked is None or checked.evaluation.passed:
-                return attempt
-        return None
+        verified = self._verified(store)
+        ranked = ChainPolicy().ranking(store.attempts(self.id))
+        return next((a for a in ranked if a.id not in verified or verified[a.id].evaluation.passed), None)
+
+    def _verified(self, store: SqliteStore) -> dict[str, Verification]:
+        """What the last verification of a kernel found, by the attempt that wrote it."""
+        found = store.results_of(self.id, Verification)
+        return {key.partition("/")[0]: verification for key, verification in found.items()}
 
     def _attempt(self, store: SqliteStore, attempt: Attempt | int) -> Attempt:
         """As stored now."""
@@ -256,14 +252,6 @@ class RunResult:
         if found is None or found.run_id != self.id:
             raise StoreError(f"Run {self.id} has no attempt {wanted}.", "`.attempts` lists them.")
         return found
-
-
-def _verification(store: SqliteStore, attempt: Attempt) -> Verification | None:
-    """What the last verification of an attempt's kernel found; None where it had none."""
-    prefix = f"{attempt.id}/verify/"
-    found = {key: result for key, result in store.results(attempt.run_id).items() if key.startswith(prefix)}
-    last = found[max(found, key=lambda key: int(key.removeprefix(prefix)))] if found else None
-    return last if isinstance(last, Verification) else None
 
 
 def _row(attempt: Attempt, rounds: dict[str, int], usd: float | None) -> dict[str, Any]:

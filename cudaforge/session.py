@@ -15,8 +15,8 @@ loop, and the viewer shows a session as it shows any run. Between steps it is st
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -400,13 +400,8 @@ class Session:
             self._closing = closing
         return self._works
 
-    @contextmanager
-    def _store(self) -> Iterator[SqliteStore]:
-        store = wiring.open_record(self._home)
-        try:
-            yield store
-        finally:
-            store.close()
+    def _store(self) -> AbstractContextManager[SqliteStore]:
+        return closing(wiring.open_record(self._home))
 
 
 def _release(background: Background, evaluator: Evaluator) -> None:

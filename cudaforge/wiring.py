@@ -360,17 +360,10 @@ async def look(
     passes and `metrics` names a metric set. Stores nothing. Raises what the Evaluator port raises; a Suspended names
     `key`, under which the same call finds the result later."""
     from cudaforge.errors import Suspended
-    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
 
-    asked: dict[str, Any] = {"task": task, "options": options, "kernel": kernel}
     with_evaluator = make_evaluator(fit_evaluator(evaluator, kernel.language), home)
     try:
-        evaluation = await with_evaluator.evaluate(EvaluateRequest(key=f"{key}/evaluate/0", **asked))
-        if metrics is None or not evaluation.passed:
-            return evaluation, None
-        time_us = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
-        request = ProfileRequest(key=f"{key}/profile/0", metric_set=metrics, time_us=time_us, **asked)
-        return evaluation, await with_evaluator.profile(request)
+        return await look_with(with_evaluator, task, kernel, key=key, options=options, metrics=metrics)
     except Suspended as waiting:
         raise Suspended(
             waiting.message, f"Start an evaluator, then ask again with key {key}.", waiting_for=key
@@ -379,24 +372,46 @@ async def look(
         await with_evaluator.close()
 
 
+async def look_with(
+    evaluator: Evaluator,
+    task: Task,
+    kernel: Kernel,
+    *,
+    key: str,
+    options: EvaluateOptions,
+    metrics: str | None = None,
+    ordinal: int = 0,
+) -> tuple[Evaluation, Profile | None]:
+    """`look` with an evaluator that is there already and stays open; under `KEY/evaluate/ORDINAL` and so on."""
+    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
+
+    asked: dict[str, Any] = {"task": task, "options": options, "kernel": kernel}
+    evaluation = await evaluator.evaluate(EvaluateRequest(key=f"{key}/evaluate/{ordinal}", **asked))
+    if metrics is None or not evaluation.passed:
+        return evaluation, None
+    named = {"key": f"{key}/profile/{ordinal}", "metric_set": metrics, "time_us": evaluation.first_us}
+    return evaluation, await evaluator.profile(ProfileRequest(**named, **asked))
+
+
 async def measure(single: SingleEvaluation, store: SqliteStore, evaluator: Evaluator, ordinal: int) -> SingleEvaluation:
     """Carries out a single evaluation, and the profile of a kernel that passes, and returns it done; stores nothing
     but the profile's report. `ordinal` makes the request's key: another try is another request.
 
     Raises what the Evaluator port raises.
     """
-    from cudaforge.evaluation import EvaluateRequest, ProfileRequest
     from cudaforge.jobs import SingleState
 
-    asked: dict[str, Any] = {"task": single.task, "options": single.options, "kernel": single.kernel}
-    evaluation = await evaluator.evaluate(EvaluateRequest(key=f"{single.id}/evaluate/{ordinal}", **asked))
+    evaluation, profile = await look_with(
+        evaluator,
+        single.task,
+        single.kernel,
+        key=single.id,
+        options=single.options,
+        metrics=single.metrics,
+        ordinal=ordinal,
+    )
     found: dict[str, Any] = {"state": SingleState.DONE, "evaluation": evaluation, "error": ""}
-    if single.metrics is not None and evaluation.passed:
-        time_us = evaluation.workloads[0].kernel.median_us if evaluation.workloads else evaluation.time_us
-        request = ProfileRequest(
-            key=f"{single.id}/profile/{ordinal}", metric_set=single.metrics, time_us=time_us, **asked
-        )
-        profile = await evaluator.profile(request)
+    if profile is not None:
         if profile.report is not None:
             found["report"] = store.put_report(profile.report)
         found["profile"] = profile.model_copy(update={"report": None})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import importlib
 import importlib.util
 import socket
 import sys
@@ -146,7 +147,7 @@ class Candidate(Runner):
         """Gets ready for a kernel that is not there yet: what every kernel needs is imported and, with a `device`, that
         device's context is made, which takes longest."""
         with contextlib.suppress(ImportError):
-            import tvm_ffi  # noqa: F401
+            importlib.import_module("tvm_ffi")
         if message["device"]:
             torch.ones(1, device=message["device"])
             torch.cuda.synchronize()

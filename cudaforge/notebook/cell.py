@@ -106,16 +106,15 @@ class Asked:
 
 def find_task(name: str, variables: Mapping[str, Any]) -> Asked:
     """TASK: a variable with a Task, RunResult, Session or path in it, else a path. Raises UsageError and TaskError."""
-    thing = variables.get(name) if name.isidentifier() else None
+    thing: Any = variables.get(name) if name.isidentifier() else None
     kinds = {kind.__name__ for kind in type(thing).__mro__}
     if isinstance(thing, Task):
         return Asked(thing)
     if "Session" in kinds:
-        head: Any = thing.head  # type: ignore[union-attr]  # known by its class's name
-        kernel = thing.result.source(head) if head else None  # type: ignore[union-attr]
-        return Asked(thing.run.spec.task, thing, _model_py(kernel))  # type: ignore[union-attr]
+        kernel = thing.result.source(thing.head) if thing.head else None
+        return Asked(thing.run.spec.task, thing, _model_py(kernel))
     if "RunResult" in kinds:
-        return Asked(thing.task, None, _model_py(thing.kernel))  # type: ignore[union-attr]
+        return Asked(thing.task, None, _model_py(thing.kernel))
     if isinstance(thing, str | Path):
         return Asked(Task.load(thing))
     if thing is not None:

@@ -13,7 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from cudaforge import wiring
 from cudaforge.background import Background
 from cudaforge.errors import CudaForgeError, UsageError
-from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, ProfileRequest
+from cudaforge.evaluation import EvaluateOptions
 from cudaforge.kernel import Kernel, Language
 from cudaforge.notebook.cell import Asked, CellResult, find_model, find_task, split_flags, unquoted
 
@@ -123,16 +123,15 @@ class KernelMagics(Magics):
     async def _look(self, asked: Asked, kernel: Kernel, given: Any) -> CellResult:
         spec = unquoted(given.evaluator or "local")
         evaluator = self.bench.evaluator(wiring.fit_evaluator(spec, kernel.language))
-        key = f"notebook-{secrets.token_hex(6)}"
-        work: dict[str, Any] = {"task": asked.task, "kernel": kernel}
-        work["options"] = EvaluateOptions(compile_baseline=not given.no_compile)
-        found = await evaluator.evaluate(EvaluateRequest(key=f"{key}/evaluate/0", **work))
-        seen = None
-        if given.profile and found.passed:
-            time_us = found.workloads[0].kernel.median_us if found.workloads else found.time_us
-            request = ProfileRequest(key=f"{key}/profile/0", time_us=time_us, **work)
-            seen = (await evaluator.profile(request)).model_copy(update={"report": None})
-        return CellResult(asked.task, kernel, found, seen)
+        found, seen = await wiring.look_with(
+            evaluator,
+            asked.task,
+            kernel,
+            key=f"notebook-{secrets.token_hex(6)}",
+            options=EvaluateOptions(compile_baseline=not given.no_compile),
+            metrics="core" if given.profile else None,
+        )
+        return CellResult(asked.task, kernel, found, seen.model_copy(update={"report": None}) if seen else None)
 
     def _edit(self, asked: Asked, kernel: Kernel, given: Any) -> CellResult:
         """The cell becomes a round of the session, which evaluates it with its own evaluator."""

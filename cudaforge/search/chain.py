@@ -34,9 +34,7 @@ class ChainPolicy:
         if spec.preset.base == "best" and _failed_repairs(attempts) >= REPAIRS_IN_A_ROW:
             return Step(action="revise", base=best.id) if best else Step(action="draft")
         newest = attempts[-1]
-        if (
-            newest.kernel is None and newest.action is not Action.EDIT
-        ):  # its reply could not be read: the same step again
+        if newest.kernel is None and newest.action is not Action.EDIT:  # an unreadable reply: the same step again
             return Step(action=newest.action.value, base=newest.base)
         if not last.passed:
             return Step(action="repair", base=last.id)

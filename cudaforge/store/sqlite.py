@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from cudaforge.errors import StoreError
-from cudaforge.evaluation import Result
+from cudaforge.evaluation import Baseline, Evaluation, Result, Verification
 from cudaforge.jobs import SingleState
 from cudaforge.kernel import Kernel
 from cudaforge.shapes import (
@@ -31,7 +31,7 @@ from cudaforge.shapes import (
 )
 from cudaforge.store import queries
 from cudaforge.store.artefacts import artefact_path, read_artefact, write_artefact
-from cudaforge.store.codec import decode, decode_event, decode_result, moment, stamp
+from cudaforge.store.codec import RESULT_KINDS, decode, decode_event, decode_result, moment, stamp
 from cudaforge.store.database import Database
 from cudaforge.store.home import Home
 from cudaforge.store.models import ARTIFACTS, ATTEMPTS, CALLS, EVENTS, KERNELS, RESULTS, RUNS, TASKS
@@ -49,6 +49,8 @@ from cudaforge.store.tokens import Tokens
 from cudaforge.task import Task
 from cudaforge.trace import Attempt, Call, CallState, Event, Run, StoredEvent, now
 from cudaforge_profiling.types import Frozen, Profile
+
+ResultT = TypeVar("ResultT", Baseline, Evaluation, Profile, Verification)
 
 
 class Report(Frozen):
@@ -214,9 +216,18 @@ class SqliteStore:
 
     def results(self, run_id: str) -> dict[str, Result]:
         """All of a run by key, in the order in which they were first saved."""
+        return self._results(RESULTS.c.run_id == run_id)
+
+    def results_of(self, run_id: str, model: type[ResultT]) -> dict[str, ResultT]:
+        """Those of one class, without reading the others: `results_of(run.id, Verification)`."""
+        kind = next(kind for kind, known in RESULT_KINDS.items() if known is model)
+        found = self._results(RESULTS.c.run_id == run_id, RESULTS.c.kind == kind)
+        return {key: result for key, result in found.items() if isinstance(result, model)}
+
+    def _results(self, *conditions: Any) -> dict[str, Result]:
         query = (
             select(RESULTS.c.key, RESULTS.c.kind, RESULTS.c.body)
-            .where(RESULTS.c.run_id == run_id)
+            .where(*conditions)
             .order_by(RESULTS.c.created, RESULTS.c.key)
         )
         return {key: decode_result(kind, body, f"Result {key}") for key, kind, body in self._rows(query)}

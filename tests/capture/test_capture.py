@@ -213,7 +213,7 @@ def test_parameters_and_buffers_are_like_the_live_ones() -> None:
     module = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 3)).eval()
     with torch.no_grad():
         module[0].weight.normal_(5.0, 0.1)
-        module[1].running_var.uniform_(0.5, 4.0)  # type: ignore[union-attr, operator]
+        module[1].running_var.uniform_(0.5, 4.0)
         module[2].bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
     module[0].weight.requires_grad_(False)
     module[2].train()
@@ -237,7 +237,7 @@ def test_masks_positions_and_constants_are_exact() -> None:
             self.plain = nn.Linear(4, 4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + self.causal + self.places + self.offset  # type: ignore[operator, no-any-return]
+            return x + self.causal + self.places + self.offset
 
     hidden = Masked()
     hidden.register_buffer("causal", torch.full((40, 40), -math.inf).triu(1))
@@ -299,7 +299,7 @@ def test_the_live_module_is_not_changed() -> None:
 
 def test_a_change_after_construction_is_found_and_the_module_traced_as_it_is() -> None:
     block = Block(48)
-    block.gate.linear = nn.Identity()  # type: ignore[assignment]
+    block.gate.linear = nn.Identity()
     task = capture(block, torch.randn(16, 48))
     assert "class Gate" not in task.source and "hardtanh" in task.source
     same_behaviour(block, task)
@@ -317,5 +317,5 @@ def test_what_cannot_be_captured_says_why_and_what_to_do() -> None:
     ]
     for module, inputs, why in cases:
         with pytest.raises(TaskError, match=why) as raised:
-            capture(module, inputs)  # type: ignore[arg-type]
+            capture(module, inputs)
         assert raised.value.hint

@@ -11,6 +11,7 @@ from support import records
 from support.store_writer import writer
 
 from cudaforge.errors import StoreError
+from cudaforge.evaluation import Baseline, Verification
 from cudaforge.store.sqlite import SqliteStore
 from cudaforge.trace import Note
 
@@ -114,6 +115,8 @@ def test_results_of_a_run_come_in_the_order_of_their_first_saving(store: SqliteS
     store.save_result(RUN, "a", records.baseline())
     store.save_result(RUN, "b", records.evaluation())
     assert list(store.results(RUN).items()) == [("b", records.evaluation()), ("a", records.baseline())]
+    assert store.results_of(RUN, Baseline) == {"a": records.baseline()}
+    assert store.results_of(RUN, Verification) == {}
 
 
 def test_a_home_that_moves_takes_everything_along(store: SqliteStore, home: Path, tmp_path: Path) -> None:
