@@ -1,7 +1,7 @@
 """compute-sanitizer over one call of a winner: memory errors are failures, the rest is noted.
 
 memcheck sees every access outside an allocation, since torch's caching of memory is switched off; racecheck and
-initcheck follow where there is time. A kernel whose blocks wait for one another may not end under it, which is noted
+initcheck run beside it. A kernel whose blocks wait for one another may not end under it, which is noted
 and is no verdict; nor is anything that the tool itself cannot do.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cudaforge.engine.builder import Built
@@ -17,11 +18,15 @@ from cudaforge.engine.sandbox import ChildTimeout
 from cudaforge.errors import EvaluatorError
 from cudaforge.kernel import Kernel
 
-LIMIT_S = 90.0
-TOOLS = ("memcheck", "racecheck", "initcheck")
+LIMITS_S = {"memcheck": 90.0, "racecheck": 45.0, "initcheck": 45.0}
+"""Seconds that each tool may take. Only memcheck's findings are a verdict, so it may take the longest."""
 _ERRORS = re.compile(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard")
 _FIRST = re.compile(r"=+ (Invalid [^\n]*|Error: [^\n]*|Race reported[^\n]*|Uninitialized [^\n]*|Warning: Race[^\n]*)")
 _WHERE = re.compile(r"at [^\n]*?in ([\w.]+\.cu):(\d+)|at [^\n]* \(([\w./-]+\.cu):(\d+)\)|([\w]+\.cu):(\d+)")
+
+
+Run = tuple[str, str]
+"""What a tool printed, and why it says nothing; that is empty where it may have said something."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,26 @@ class Findings:
     log: str = ""
 
 
-def run(kernel: Kernel, built: Built, reference: ReferenceHost, timeout_s: float) -> Findings:
-    """Runs the tools one after the other, each on a fresh process and one call on the present source sets."""
+def run(
+    kernel: Kernel, built: Built, reference: ReferenceHost, timeout_s: float, *, side_by_side: bool = True
+) -> Findings:
+    """Runs the tools, each on a fresh process and one call on the present source sets: `side_by_side` where memory
+    suffices for three candidates."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return Findings(notes=("compute-sanitizer is not installed: memory errors were not looked for",))
-    notes: list[str] = []
-    for name in TOOLS:
+
+    def one(name: str) -> Run:
         command = (tool, "--tool", name, "--error-exitcode", "0", "--print-limit", "5", "--launch-timeout", "0")
-        ended, log = _one(kernel, built, reference, min(timeout_s, LIMIT_S), command)
+        return _one(kernel, built, reference, min(timeout_s, LIMITS_S[name]), command)
+
+    with ThreadPoolExecutor(len(LIMITS_S) if side_by_side else 1) as pool:
+        runs = dict(zip(LIMITS_S, pool.map(one, LIMITS_S), strict=True))
+    notes: list[str] = []
+    for name, (log, nothing) in runs.items():
         count = sum(int(a or b) for a, b in _ERRORS.findall(log))
-        if not ended:
-            notes.append(f"{name}: not finished within {min(timeout_s, LIMIT_S):.0f} s, so nothing is known")
-        elif not _ERRORS.search(log):
-            notes.append(f"{name}: gave no summary, so nothing is known")
+        if nothing or not _ERRORS.search(log):
+            notes.append(f"{name}: {nothing or 'gave no summary'}, so nothing is known")
         elif count:
             first = _FIRST.search(log)
             text = first[1].strip() if first else f"{count} errors"
@@ -62,12 +73,10 @@ def run(kernel: Kernel, built: Built, reference: ReferenceHost, timeout_s: float
     return Findings(notes=tuple(notes))
 
 
-def _one(
-    kernel: Kernel, built: Built, reference: ReferenceHost, timeout_s: float, command: tuple[str, ...]
-) -> tuple[bool, str]:
-    """Whether a run ended, and what the tool printed."""
+def _one(kernel: Kernel, built: Built, reference: ReferenceHost, timeout_s: float, command: tuple[str, ...]) -> Run:
+    """One tool's run."""
     candidate: CandidateHost | None = None
-    ended = False
+    nothing = ""
     try:
         extra = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         candidate = CandidateHost(kernel, built, reference, timeout_s, wrapper=command, extra_env=extra, timed=False)
@@ -76,18 +85,19 @@ def _one(
         candidate.profile("sanitized")
         candidate.child.channel.close()
         candidate.child.wait(timeout_s)
-        ended = True
     except (CandidateFailed, ChildTimeout) as failure:
         # memcheck stops a kernel that faults, so the call raises: what the tool printed says why.
-        ended = isinstance(failure, CandidateFailed) and failure.kind == "error"
-        if candidate is not None and ended:
-            candidate.child.channel.close()
-            candidate.child.exit_code(20.0)
-    except EvaluatorError:
-        pass
+        if isinstance(failure, CandidateFailed) and failure.kind == "error":
+            if candidate is not None:
+                candidate.child.channel.close()
+                candidate.child.exit_code(20.0)
+        else:
+            nothing = f"not finished within {timeout_s:.0f} s"
+    except EvaluatorError as failure:
+        nothing = f"could not be run ({failure.message})"
     finally:
         log = candidate.child.output if candidate is not None else ""
         if candidate is not None:
             candidate.close()
             log = candidate.child.output
-    return ended, log
+    return log, nothing

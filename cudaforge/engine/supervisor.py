@@ -571,7 +571,8 @@ class Supervisor:
         with self._held(stages), stages("sanitizer"):
             reference = self._reference(task, task.meta.workloads[0])
             reference.make_trials(_seeds(), [NATURAL] * SETS, perturb=True)
-            found = sanitizer.run(kernel, built, reference, options.run_timeout_s)
+            roomy = free_bytes(self.where) > self.device.memory_bytes // 2
+            found = sanitizer.run(kernel, built, reference, options.run_timeout_s, side_by_side=roomy)
         machine.prove_usable(self.where)
         return found
 

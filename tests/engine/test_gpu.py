@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from support.tasks import MODEL_PY, module, scale_add
 
+from cudaforge.engine.baseline import Stages
+from cudaforge.engine.builder import Built
+from cudaforge.engine.sanitizer import Findings
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, ProfileRequest, Verdict, VerifyRequest
 from cudaforge.kernel import Kernel, Language
@@ -173,6 +176,42 @@ def test_the_papers_metric_set_says_what_it_substituted(supervisor: Supervisor) 
     found = supervisor.handle(request)
     assert isinstance(found, Profile) and not found.unavailable
     assert len(found.launches[0].metrics) >= 20 and found.notes
+
+
+ONE_LINE = "  if (i < n) out[i] = x[i] * w[i % columns] + y[i];"
+ACROSS_WARPS = """
+  __shared__ float row[256];
+  row[threadIdx.x] = i < n ? x[i] : 0.f;
+  float other = row[(threadIdx.x + 32) % 256];
+  if (i < n) out[i] = x[i] * w[i % columns] + y[i] + (other > 1e30f ? 1.f : 0.f);
+"""
+"""Another warp's value is read without a barrier; it never counts."""
+BEYOND = KERNEL_CU.replace("float* out, long n", "float* out, float* scratch, long n")
+BEYOND = BEYOND.replace(ONE_LINE, f"{ONE_LINE}\n  if (i == 0) scratch[n] = 1.f;")
+BEYOND = BEYOND.replace(
+    "  scale_add_kernel<<<", "  float* scratch;\n  cudaMalloc(&scratch, n * 4);\n  scale_add_kernel<<<"
+)
+BEYOND = BEYOND.replace("(float*)out.data_ptr(), n", "(float*)out.data_ptr(), scratch, n")
+
+
+def sanitized(supervisor: Supervisor, kernel: Kernel) -> tuple[Findings, float]:
+    """What compute-sanitizer says of a kernel, and in how many seconds."""
+    stages = Stages()
+    built = supervisor._build(kernel, QUICK, stages, {})
+    assert isinstance(built, Built)
+    found = supervisor._sanitize(scale_add(), kernel, built, QUICK, stages)
+    return found, stages.seconds["sanitizer"]
+
+
+def test_the_sanitizers_tools_run_side_by_side_and_find_what_is_wrong(supervisor: Supervisor) -> None:
+    right, seconds = sanitized(supervisor, cuda())
+    assert (right.error, right.notes) == ("", ())
+    print(f"three tools over a small kernel: {seconds:.1f} s")
+    racing, _ = sanitized(supervisor, cuda(KERNEL_CU.replace(ONE_LINE, ACROSS_WARPS)))
+    assert not racing.error and any(note.startswith("racecheck: ") and "kernel.cu:" in note for note in racing.notes)
+    found, _ = sanitized(supervisor, cuda(BEYOND))
+    assert found.error.startswith("memcheck: Invalid __global__ write") and found.file == "kernel.cu"
+    assert "scratch[n] = 1.f" in BEYOND.splitlines()[found.line - 1]
 
 
 def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
