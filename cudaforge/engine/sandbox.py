@@ -1,4 +1,4 @@
-"""Starts untrusted child processes in cages (confine.py) and ends them whole.
+"""Starts untrusted child processes in cages (confine) and ends them whole.
 
 Most are forked from a zygote that has imported torch; what has to run under another program (ncu, compute-sanitizer)
 gets a fresh interpreter. Either way the child speaks over one channel, its output is drained and capped, and it is

@@ -527,7 +527,7 @@ def test_a_users_project_on_the_import_path_stays_unseen(tmp_path: Path, how: st
     project = tmp_path / "project"
     project.mkdir()
     (project / "tool.py").write_text(
-        "from cudaforge.engine.confine import sys, system_roots\nprint(sys.path, system_roots())"
+        "import sys\nfrom cudaforge.engine.confine import system_roots\nprint(sys.path, system_roots())"
     )
     where = environment()["PYTHONPATH"] + (f"{os.pathsep}{project}" if how == "path" else "")
     command = [sys.executable, *(["-m", "tool"] if how == "module" else [str(project / "tool.py")])]
