@@ -1,7 +1,8 @@
 """Whose code does the work: the candidate's own, or a library's.
 
-GPU: every launch of a few traced calls, by CUPTI (trace.py, in the candidate's process, so its word is checked: what
-ran while traced must be about as fast as what ran behind the gate). CPU: the supervisor stops the process at random
+GPU: every launch of a few traced calls, by CUPTI (trace.py, in the candidate's process, so its word is checked: they
+run on inputs that nobody has seen, after secretly many others, one of their outputs is compared, and what ran while
+traced must be about as fast as what ran behind the gate). CPU: the supervisor stops the process at random
 moments of a long batch and looks where its threads stand; nothing of that happens in the candidate's process.
 
 Allocating, reshaping, copying and filling are free.
@@ -9,8 +10,11 @@ Allocating, reshaping, copying and filling are free.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
+import mmap
 import random
 import re
 import statistics
@@ -32,14 +36,20 @@ ALLOWED_GPU, ALLOWED_CPU = 0.1, 1 / 3
 """Share of the time that libraries may take. On the CPU the samples also hit what every call of torch costs."""
 SMALL_US = 15.0
 """Library time of a CPU call that is no more than the cost of calling torch at all."""
-TRACED_CALLS = 5
+LEAST_OWN_GPU = 0.1
+"""Share of the device time that the candidate's own kernels take at least: copies are free beside work, not in its
+place."""
+TRACED_CALLS, MOST_BEFORE = 5, 16
+"""Traced calls, and how many others come before them at most."""
+FEWEST_ALIKE = 3
+"""The same where all samples are in library code."""
 SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
 ENOUGH, LONGEST_S, FEWEST = 16, 4.0, 8
 """Samples in own and library code that are waited for, and how long; with fewer than FEWEST nothing can be said."""
 SLOWER_WHEN_TRACED, FASTER_WHEN_TRACED, SLACK_US, LAUNCH_US = 2.0, 0.2, 5.0, 3.0
 """Kernels that take so much longer, or with the gaps between launches so much less, while traced than the whole call
-behind the gate are not the ones that ran there. Traced calls find their inputs in the cache."""
+behind the gate are not the ones that ran there."""
 WATCHED_CPU = 2.5
 """How much more processor time a call may take while it is watched; being stopped costs some."""
 
@@ -48,22 +58,24 @@ FREE = re.compile(
     r"elementwise_kernel_with_index|arange_kernel|cat_serial_kernel|__memmove|__memcpy|__memset"
 )
 LIBRARY_NAMES = re.compile(
-    r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|^(ampere|volta|turing|hopper|maxwell|sm\d+)_\w*\d+x\d+|"
+    r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|"
+    r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_(poi|red|per|tem|mm|for|unk)_|"
     r"at6native|at::native|implicit_convolve_sgemm|convolve_common_engine|pytorch_flash|fmha_cutlass|cusparse|cufft|"
     r"ncclKernel|ncclDev"
 )
 """Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own. What
-cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments; anybody may call a kernel so."""
+cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments; anybody may call a kernel so. What
+torch.compile makes is found in the candidate's own cache, so it goes by its name, too."""
 LIBRARY_FILES = re.compile(
     r"/libtorch_cpu|/libtorch_cuda|mkl|openblas|/numpy/|/scipy|libdnnl|libblas|liblapack|xnnpack"
 )
 NEUTRAL_FILES = re.compile(
-    r"(libgomp|libiomp|libomp|libc|libm|libstdc\+\+|libgcc_s|ld-linux.*|libpthread|libpython.*|libtorch_python|libc10.*|"
+    r"(libgomp|libiomp|libomp|libc|libm|libmvec|libstdc\+\+|libgcc_s|ld-linux.*|libpthread|libpython.*|libtorch_python|libc10.*|"
     r"libtvm_ffi.*|libcuda|libcudart|libdl|librt)(-[\da-f]+)?[-.\d]*(\.so[.\d]*)?$|python[\d.]*$|\[vdso\]$|.*\.cpython-.*\.so$|"
     r"core.*\.so$"
 )
 """Names of files that are waiting, interpreting or dispatching: neither side's work."""
-LIBRARY_FUNCTIONS = re.compile(r"^_?mkl_|dnnl|openblas|at6native|at::native|^cblas_|sgemm_kernel|dgemm_kernel")
+LIBRARY_FUNCTIONS = re.compile(r"^_?mkl_|dnnl|openblas|at6native|at::native|^cblas_|^[sdcz]gemm_\w+_[A-Z]+$")
 """Functions that are a library's even in a file of the candidate's own."""
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
 
@@ -98,19 +110,34 @@ class _Tally:
 
 
 def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attribution | None:
-    """Attribution of a few traced calls on the first input set, whose output is compared; None where CUPTI cannot be
-    had on this machine at all. CandidateFailed where the process gives no account, or another output when traced."""
+    """Attribution of a few traced calls, each on fresh inputs; the output of one is compared. None where CUPTI cannot
+    be had on this machine at all. CandidateFailed where the process gives no account, or another output when traced."""
     landing = candidate.buffers["landing0"]
     landing.poison()
-    message = {"do": "trace", "what": "kernel", "buffer": "slots", "set": candidate.entry(0), "calls": TRACED_CALLS}
+    reference, rng = candidate.reference, random.SystemRandom()
+    count = min(TRACED_CALLS + 1, reference.capacity)
+    reference.fill(count)
+    candidate.give_inputs(range(count))
+    calls = max(count - 1, 1)
+    landed = rng.randrange(calls)
+    message = {
+        "do": "trace",
+        "what": "kernel",
+        "buffer": "slots",
+        "sets": [candidate.entry(i) for i in range(count)],
+        "before": rng.randrange(MOST_BEFORE + 1),
+        "calls": calls,
+        "landed": landed,
+    }
     reply = candidate.ask("trace", {**message, "landing": "landing0", "landing_slots": landing.wire()})
     if "why" in reply:
-        known = {**message, "what": "eager", "buffer": "source", "set": candidate.reference.entry(0)}
-        if "why" in candidate.reference.ask("trace", known):
+        known = {**message, "what": "eager", "buffer": "source", "sets": [reference.entry(i) for i in range(count)]}
+        if "why" in reference.ask("trace", known):
             return None
         raise CandidateFailed(
             "rule", f"its launches cannot be traced: {str(reply['why'])[:300]}", stage="hides its work"
         )
+    reference.expect(landed)
     if errors := first_errors(candidate.compare(0, reply.get("output"))):
         text = f"right when checked, wrong when traced: {verdicts.describe_errors(errors)}"
         raise CandidateFailed("rule", text, stage="traced calls are wrong")
@@ -118,17 +145,23 @@ def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attributio
     own = own_kernels(kernel, built)
     try:
         for call in reply["calls"]:
-            spans = []
+            spans: dict[str, list[tuple[int, int]]] = {"library": [], "own": [], "free": []}
             for name, start, end in call:
                 kind = "own" if is_own(name, own, kernel) else "free" if FREE.search(name) else "library"
-                tally.add(kind, name, max(int(end) - int(start), 0) * 1e-3)
-                spans.append((int(start), int(end)))
-            busy.append(_union(spans) * 1e-3)
+                tally.names[kind, name] += max(int(end) - int(start), 0) * 1e-3  # type: ignore[assignment]
+                spans[kind].append((int(start), int(end)))
+            # Where several run, the moment is the library's if one of them is: what idles beside it does nothing.
+            reached = 0.0
+            for kind, others in zip(spans, itertools.accumulate(spans.values()), strict=True):
+                so_far = _union(others) * 1e-3
+                setattr(tally, kind, getattr(tally, kind) + so_far - reached)
+                reached = so_far
+            busy.append(reached)
             counts.append(len(call))
         found = tally.result("CUPTI, traced calls", launches=round(statistics.median(counts)))
     except (KeyError, TypeError, ValueError, statistics.StatisticsError):
         raise CandidateFailed("error", "the account of the launches is garbled.", stage="trace") from None
-    return found.model_copy(update={"traced_us": min(busy)})
+    return found.model_copy(update={"traced_us": statistics.median(busy)})
 
 
 def is_own(name: str, own: set[str], kernel: Kernel) -> bool:
@@ -137,10 +170,49 @@ def is_own(name: str, own: set[str], kernel: Kernel) -> bool:
         return False
     if name in own:
         return True
-    mangled = re.match(r"_ZN?(\d+)", name)
-    plain = name[mangled.end() : mangled.end() + int(mangled[1])] if mangled else re.sub(r"\W.*$", "", name)
+    plain = _plain(name)
     written = (COMMENT.sub("", text) for text in kernel.files.values())
-    return bool(plain) and any(re.search(rf"__global__[^;{{]*\b{re.escape(plain)}\s*\(", text) for text in written)
+    claimed = plain and any(re.search(rf"__global__[^;{{]*\b{re.escape(plain)}\s*\(", text) for text in written)
+    return bool(claimed) and not _is_named_by_operators(plain) and not _is_in_a_library(name)
+
+
+def _plain(name: str) -> str:
+    """A function's own name: the last part of a mangled one before its template's and call's arguments."""
+    at, plain = re.match(r"(_ZN?)?", name).end(), ""  # type: ignore[union-attr]  # it matches anything
+    if not at:
+        return re.sub(r"\W.*$", "", name)
+    while part := re.compile(r"[LKV]*(\d+)").match(name, at):
+        at = part.end() + int(part[1])
+        plain = name[part.end() : at]
+    return plain
+
+
+def _is_named_by_operators(plain: str) -> bool:
+    """Whether it is called as TorchScript calls what it fuses: fused_mul_add_tanh_3."""
+    import torch
+
+    head, *parts = plain.split("_")
+    return head == "fused" and all(part.isdigit() or hasattr(torch, part) for part in parts)
+
+
+@functools.cache
+def _is_in_a_library(name: str) -> bool:
+    """Whether a file of PyTorch's or CUDA's has a kernel of this mangled name, whatever a source claims.
+    Plain ones may be found anywhere."""
+    import torch
+
+    if not name.startswith("_Z"):
+        return False
+    package = Path(torch.__file__).parent
+    for path in (*package.glob("lib/*.so*"), *package.parent.glob("nvidia/**/*.so*")):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            if data.find(name.encode() + b"\0") >= 0:
+                return True
+    return False
 
 
 def own_kernels(kernel: Kernel, built: Built) -> set[str]:
@@ -160,6 +232,12 @@ def own_kernels(kernel: Kernel, built: Built) -> set[str]:
     return names
 
 
+def starts_kernels_itself(kernel: Kernel) -> bool:
+    """Whether its kernels may start others: it is linked for that, and CUPTI does not show those."""
+    text = " ".join((*kernel.flags, *kernel.files.values()))
+    return "-rdc" in text or "relocatable-device-code" in text
+
+
 def _union(spans: list[tuple[int, int]]) -> float:
     total, reached = 0, 0
     for start, end in sorted(spans):
@@ -170,7 +248,7 @@ def _union(spans: list[tuple[int, int]]) -> float:
 
 def on_cpu(session: Session, built: Built) -> Attribution:
     """Attribution by where the threads stand when the process is stopped at random moments of ordinary batches: on
-    fresh inputs and of the same length, so that nothing tells them from timed ones.
+    fresh inputs, of the same length, and somewhere among the timed ones, so that nothing tells them from those.
 
     Only batches that cost about the processor time of timed ones count. On a busy machine OpenMP's threads spin while
     they wait for one that has lost its core; a kernel that does something else when it is looked at shows the same.
@@ -240,18 +318,22 @@ def _stands_in(counter: int, files: list[frozen.Mapping], built: Built, scratch:
     return "", ""
 
 
-def rule(found: Attribution, time_us: float, *, gpu: bool) -> str:
-    """Why an attribution is foul play; empty where it is not."""
+def rule(found: Attribution, time_us: float, *, gpu: bool, untraced: bool = False) -> str:
+    """Why an attribution is foul play; empty where it is not. `untraced`: a call may take long for what no trace of a
+    GPU shows, the host's work or kernels that kernels start."""
     shown = "; ".join(f"{share.share:.0%} {share.name}" for share in found.top if share.kind != "own")[:600]
     if gpu:
         least = found.traced_us + LAUNCH_US * found.launches + SLACK_US
-        if found.traced_us > SLOWER_WHEN_TRACED * time_us + SLACK_US or least < FASTER_WHEN_TRACED * time_us:
+        too_fast = least < FASTER_WHEN_TRACED * time_us and not untraced
+        if found.traced_us > SLOWER_WHEN_TRACED * time_us + SLACK_US or too_fast:
             return (
                 f"its kernels take {found.traced_us:.4g} us while traced and {time_us:.4g} us when timed: "
                 "what was traced is not what was timed."
             )
-        if found.library > ALLOWED_GPU or not found.own:
+        if found.library > ALLOWED_GPU:
             return f"{found.library:.0%} of the device time is spent in library kernels: {shown}"
+        if found.own < LEAST_OWN_GPU:
+            return f"{found.own:.0%} of the device time is spent in kernels of its own, the rest in copies: {shown}"
         return ""
     if _differs_when_watched(found.traced_us, found.timed_cpu_us):
         return (
@@ -259,7 +341,8 @@ def rule(found: Attribution, time_us: float, *, gpu: bool) -> str:
             "us when timed: what was watched is not what was timed."
         )
     counted = (found.own + found.library) * found.samples
-    if counted < FEWEST or found.library * time_us <= SMALL_US:
+    few = counted < (FEWEST if found.own else FEWEST_ALIKE)
+    if few or found.library * time_us <= SMALL_US:
         return ""
     if found.library > ALLOWED_CPU * (found.own + found.library):
         return f"{found.library:.0%} of the time is spent in library code: {shown}"

@@ -19,19 +19,23 @@ BATCHES = 20
 
 
 class Stages:
-    """Seconds per stage."""
+    """Seconds per stage. What a stage within another takes is not the other's."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._within = 0.0
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
+        started, beside = time.monotonic(), self._within
+        self._within = 0.0
         try:
             with machine.nvtx_range(name):
                 yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
+            took = time.monotonic() - started
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + took - self._within, 4)
+            self._within = beside + took
 
 
 def measure(reference: ReferenceHost, device: Device, stages: Stages, *, with_compile: bool = True) -> WorkloadBaseline:

@@ -26,6 +26,8 @@ from cudaforge.evaluation import Interval, Samples
 BATCH_S = {"cpu": 0.015, "gate": 2.5e-3, "host": 5e-3}
 """How long a batch of calls should last at least: the uncertainty of the clock's constant (microseconds on a GPU, some
 tens of them on a CPU) is lost in it."""
+SHORT = 0.4
+"""A batch that lasts for less than this share of that is too short to count, where it could be longer."""
 FEWEST_CALLS, SLOW_S = 3, 0.05
 """Calls of a batch at least, unless one alone takes so long: the first one finds the device in another state."""
 QUEUE_S = 3.0
@@ -43,6 +45,9 @@ gains nothing."""
 CLOCK_SHARE, CLOCK_S = 0.1, 40e-6
 """How far a process's own events may be from the gate; beyond is no noise."""
 
+STILL_S = 3e-4
+"""What it may take to make a process stand still; nothing can be gained in so much of a batch."""
+WOKEN = "it ran while it was stopped"
 ASIDE = 5
 """How often times that do not count are taken."""
 MOST_SPREAD = 16
@@ -62,6 +67,8 @@ class Bench:
         self.host, self.what, self.reference = host, what, reference
         self.constant_s, self.timeout_s = constant_s, timeout_s
         self.calls, self.arranged = 1, 1
+        self.queue_calls = 1 << 30
+        """Calls that can be queued at once, where that is known to be limited."""
         self.memory: dict[str, Any] = {}
         """What the process says of the memory it was lent: bytes `used`, and bytes taken `outside` of it."""
         self.samples_us: list[float] = []
@@ -76,6 +83,8 @@ class Bench:
         """Batches that were measured again, since somebody else had taken a core."""
         self.suspicions: dict[str, list[str]] = {}
         """Signs of foul play: what was seen, for each batch that showed one."""
+        self.foul, self.fouls = False, 0
+        """Whether the last batch showed one: such a batch is no sample. How many did: most of them are a verdict."""
         self.read: dict[int, Tensors] = {}
         """Outputs of the picked calls of the last batch, by input set."""
         self.generation = 0
@@ -101,20 +110,47 @@ class Bench:
 
         The process stands still afterwards. Raises CandidateFailed for a candidate, EvaluatorError for a baseline.
         """
+        self.foul = False
         seconds = max(self._measure(order, picks), 1e-9)
         self.generation = self.reference.generation
         self.spent_s += seconds * len(order)
         self.samples_us.append(seconds * 1e6)
         self.batches += 1
+        self.fouls += self.foul
         self.host.child.stop()
 
     def _measure(self, order: list[int], picks: set[int]) -> float:
         """Seconds a call."""
         raise NotImplementedError
 
+    @property
+    def most_calls(self) -> int:
+        """Calls of a batch at most."""
+        return self.reference.capacity // self.sets_per_call
+
+    @property
+    def too_short(self) -> bool:
+        """Whether the last batch was much shorter than it should be, and could be longer: its calls were slower when
+        their number was chosen. Only the timed ones tell, so that nobody gains by slow trials."""
+        short = self.samples_us[-1] * self.calls < SHORT * BATCH_S[self.kind] * 1e6
+        return short and self.calls < min(self.most_calls, self.queue_calls)
+
+    def grow(self) -> None:
+        """More calls a batch, by what a call took in the last one."""
+        wanted = round(BATCH_S[self.kind] * 1e6 / self.samples_us[-1])
+        self.calls = min(max(wanted, 2 * self.calls), self.most_calls)
+        self.reference.fill(self.sets)
+        self.give(range(self.sets))
+        self.arrange(self.sets, held=self.calls)
+
+    def forget(self) -> None:
+        """Drops what was measured so far."""
+        for values in (self.samples_us, self.event_us, self.host_us):
+            values.clear()
+
     def choose_calls(self) -> None:
         """Finds out how many calls make a batch."""
-        most = self.reference.capacity // self.sets_per_call
+        most = self.most_calls
         # A single call says little: the first ones after a pause are slow. So the batch grows until it lasts.
         for tries in range(4):
             once = max(min(self._trial() for _ in range(3 - min(tries, 2))), 1e-6)
@@ -185,14 +221,17 @@ class Bench:
     def suspect(self, what: str, seen: bool, evidence: str) -> None:
         """Notes a sign of foul play."""
         if seen:
+            self.foul = True
             self.suspicions.setdefault(what, []).append(evidence)
 
     def judge(self) -> None:
-        """CandidateFailed where most batches (and three at least) showed the same sign of foul play."""
-        for what, seen in self.suspicions.items():
-            if len(seen) >= 3 and len(seen) > self.batches / 2:
-                text = f"{what}: seen in {len(seen)} of {self.batches} timed batches. The last of them: {seen[-1]}."
-                raise CandidateFailed("rule", text, stage=what)
+        """CandidateFailed where most batches (and three at least) showed signs of foul play. Fewer may be chance, and
+        none of them has counted."""
+        if self.fouls < 3 or self.fouls <= self.batches / 2:
+            return
+        what, seen = max(self.suspicions.items(), key=lambda item: len(item[1]))
+        text = f"{what}: seen in {len(seen)} of {self.batches} timed batches. The last of them: {seen[-1]}."
+        raise CandidateFailed("rule", text, stage=what)
 
     def timed(self, order: list[int]) -> float:
         """Seconds by the supervisor's clock, from letting the process go on with these calls until it says done."""
@@ -205,8 +244,11 @@ class Bench:
             reply = child.answer(self.timeout_s)
             ended = time.perf_counter()
         child.stop()
+        still = time.perf_counter() - ended
         self.memory = reply
-        return ended - started
+        self.suspect(WOKEN, child.woken, "its threads ran")
+        # What it does after its answer and before it stands still is a part of the batch.
+        return ended - started + max(still - STILL_S, 0.0)
 
     def failures(self) -> _Failures:
         return _Failures(self)
@@ -276,6 +318,11 @@ class StoppedBench(Bench):
         self.timed(list(range(self.calls)))
         self.shapes = self.layout()
 
+    def forget(self) -> None:
+        """Processor time, too."""
+        super().forget()
+        self.cpu_s.clear()
+
     def _trial(self) -> float:
         return (self.timed(list(range(self.calls))) - self.constant_s) / self.calls
 
@@ -328,10 +375,22 @@ class GateBench(Bench):
     def choose_calls(self) -> None:
         """Also finds out how many calls a stream's queue takes."""
         super().choose_calls()
+        self._fit_queue()
+
+    def grow(self) -> None:
+        """As there; no more than can be queued."""
+        super().grow()
+        try:
+            self._fit_queue()
+        except MustWaitError:
+            text = "a call waits for the GPU on the host now, and did not when its clock was chosen."
+            raise self.failure("error", text) from None
+
+    def _fit_queue(self) -> None:
         while not self.can_queue(self.calls):
             if self.calls == 1:
                 raise MustWaitError
-            self.calls = max(self.calls // 4, 1)
+            self.calls = self.queue_calls = max(self.calls // 4, 1)
 
     def _trial(self) -> float:
         if not self.can_queue(self.calls):
@@ -503,6 +562,10 @@ class HostBench(GateBench):
         Bench.choose_calls(self)
         self.timed(list(range(self.calls)))
         self.shapes = self.layout()
+
+    def grow(self) -> None:
+        """As on the CPU: nothing is queued."""
+        Bench.grow(self)
 
     def _same_input(self) -> float:
         return (self.timed([0] * self.calls) - self.constant_s) / self.calls

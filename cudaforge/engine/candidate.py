@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import itertools
 import socket
 import sys
 from pathlib import Path
@@ -94,24 +95,31 @@ class Runner:
         words[:] = addresses
 
     def trace(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """What a few calls launch on the GPU (trace.py); `why` where that cannot be had. Lands the last output."""
+        """What calls on the sets launch on the GPU (trace.py); `why` where that cannot be had. Calls on the last set
+        come before, not traced. Lands the output of one."""
         from cudaforge.engine.trace import TraceError, launches
 
-        call, inputs = self.function(message["what"]), self.borrowed.values(message["buffer"], message["set"])
-        last: list[Any] = []
+        call = self.function(message["what"])
+        inputs = [self.borrowed.values(message["buffer"], entry) for entry in message["sets"]]
+        numbers, kept = itertools.count(), list[Any]()
 
         def once() -> None:
-            last[:] = [call(*inputs)]
+            number = next(numbers)
+            out = call(*inputs[number])
+            if number == message["landed"]:
+                kept.append(out)
 
         try:
             with torch.inference_mode():
+                for _ in range(message["before"]):
+                    call(*inputs[-1])
                 calls = launches(once, message["calls"])
         except TraceError as error:
             return {"why": str(error)}
         said = {}
         if message.get("landing"):
             slots = [Slot.of(wire) for wire in message["landing_slots"]]
-            said = land(last[0], self.borrowed.bases[message["landing"]], slots, self.device)
+            said = land(kept[0], self.borrowed.bases[message["landing"]], slots, self.device)
             self._synchronize()
         return {"calls": calls, "output": said}
 

@@ -42,10 +42,10 @@ _LIBC.process_vm_readv.argtypes = [
 
 def stop(pid: int, timeout_s: float = 10.0) -> bool:
     """Stops a process; True once all of its threads stand still."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)
     until = time.perf_counter() + timeout_s
     while time.perf_counter() < until:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)  # again and again: one of its own SIGCONTs takes back what is under way
         if all(state in "TtZX" for state in _states(pid)):
             return True
     return False

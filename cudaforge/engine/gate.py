@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import time
 
-from cudaforge.engine.protocol import cuda_check, cudart
+from cudaforge.engine.protocol import cuda_check, cudart, sealed_memory
 
 PAGE = 4096
 OPEN, DONE = 0, 64
@@ -63,9 +62,7 @@ class GatePage:
 
 def new_page() -> int:
     """A file descriptor of a fresh page, to be lent."""
-    fd = os.memfd_create("cudaforge-gate", os.MFD_CLOEXEC)
-    os.ftruncate(fd, PAGE)
-    return fd
+    return sealed_memory("cudaforge-gate", PAGE)
 
 
 def pass_through(words: memoryview, ticket: int, timeout_s: float) -> float | None:

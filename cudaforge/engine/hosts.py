@@ -36,6 +36,9 @@ from cudaforge.task import Task, Workload
 if TYPE_CHECKING:
     import torch
 
+_LIBC = ctypes.CDLL(None)
+_LIBC.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
 PIECE, HELD_BACK, MOST_HELD = 16, 256, 4096
 """Bytes of a piece of an input that is held back to the last, one piece in how many, and how many of an input at most.
 More of them would leave a small input in the cache."""
@@ -228,6 +231,11 @@ class ReferenceHost(Host):
         except (RuntimeError, OSError) as error:
             raise EvaluatorError(f"memory for inputs and outputs cannot be had: {error}") from None
         self.ask("load", {"do": "give_init", "slots": self.buffers["init"].wire()})
+        self._init = self.buffers["init"].base.clone()
+
+    def restore_init(self) -> None:
+        """The constructor's tensors as they were given: an earlier candidate had them, and may have written there."""
+        self.buffers["init"].base.copy_(self._init)
 
     def _capacity(self) -> int:
         """How many input sets fit: as many as a batch can use, within the memory that is set aside."""
@@ -385,6 +393,7 @@ class CandidateHost(Host):
             self.child, built = waiting.child, waiting.take(built)
         else:
             self.child = self._child(built, building, wrapper, write, extra_env)
+        self.child.watched = not self.gpu
         try:
             self._start(built, prebuilt=not building, timed=timed)
         except BaseException:
@@ -422,6 +431,7 @@ class CandidateHost(Host):
             raise EvaluatorError(f"the candidate's process does not start: {failure}. {self.child.output}") from None
         own = self.buffers
         sets = reference.capacity if timed else SETS
+        reference.restore_init()
         own["slots"] = Buffer(reference.input_specs * sets, self.device, guard=INPUT_GUARD)
         own["slots"].poison(SETS * len(reference.input_specs))
         for i in range(SETS):
@@ -616,6 +626,12 @@ class CandidateHost(Host):
                         "form", f"output {i} has {what} {got_it}, the reference's has {want_it}.", stage="check"
                     )
 
+    def kept(self, sets: set[int]) -> bool:
+        """Whether these input sets are as they were lent, bit by bit, after timed calls."""
+        width = len(self.reference.input_specs)
+        places = [n * width + i for n in sets for i in range(width)]
+        return all(_same(self.buffers["slots"].raw(at), self.reference.source.raw(at)) for at in places)
+
     def inputs_intact(self) -> bool:
         """Whether the checked input sets are as they were lent, bit by bit, and nothing around them was written."""
         import torch
@@ -649,6 +665,15 @@ def timing_buffers(output_specs: list[Spec], count: int, device: str) -> dict[st
     one = nbytes(output_specs)
     size = min(2 * count * one + (1 << 30), 3 * SET_BYTES["cuda"] + 4 * one)
     return {**found, "arena": Buffer([("uint8", (size,))], device)}
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two runs of bytes are equal. On the CPU not by torch, whose threads would spin on beside a batch."""
+    import torch
+
+    if one.is_cuda:
+        return torch.equal(one, other)
+    return not _LIBC.memcmp(one.data_ptr(), other.data_ptr(), one.numel())
 
 
 def nbytes(specs: list[Spec]) -> int:

@@ -11,7 +11,16 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
-from cudaforge.engine.protocol import IpcHandle, Spec, cuda_check, cuda_tensor, cudart, layout, view
+from cudaforge.engine.protocol import (
+    IpcHandle,
+    Spec,
+    cuda_check,
+    cuda_tensor,
+    cudart,
+    layout,
+    sealed_memory,
+    view,
+)
 from cudaforge.errors import EvaluatorError
 
 if TYPE_CHECKING:
@@ -41,8 +50,7 @@ class Buffer:
         self.fd: int | None = None
         self._pointer = 0
         if device == "cpu":
-            self.fd = os.memfd_create("cudaforge", os.MFD_CLOEXEC)
-            os.ftruncate(self.fd, self.nbytes)
+            self.fd = sealed_memory("cudaforge", self.nbytes)
             import torch
 
             self.base: torch.Tensor = torch.frombuffer(mmap.mmap(self.fd, self.nbytes), dtype=torch.uint8)

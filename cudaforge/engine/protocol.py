@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import array
 import ctypes
+import fcntl
 import json
 import mmap
 import os
 import select
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,7 @@ class Channel:
 
     def recv(self, timeout: float | None = None) -> tuple[dict[str, Any], list[int]]:
         """Waits for one object and the descriptors that came with it."""
+        until = None if timeout is None else time.monotonic() + timeout
         self.sock.settimeout(timeout)
         fds = array.array("i")
         try:
@@ -67,11 +70,11 @@ class Channel:
                     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
             if not header:
                 raise Closed
-            header += self._exactly(4 - len(header))
+            header += self._exactly(4 - len(header), until)
             (size,) = struct.unpack("!I", header)
             if size > MAX_MESSAGE:
                 raise ValueError(f"message of {size} bytes is larger than {MAX_MESSAGE}")
-            message = json.loads(self._exactly(size))
+            message = json.loads(self._exactly(size, until))
         except ConnectionResetError:
             raise Closed from None
         finally:
@@ -85,9 +88,11 @@ class Channel:
         """Whether something arrives within so many seconds; takes nothing."""
         return bool(select.select([self.sock], [], [], timeout)[0])
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int, until: float | None) -> bytes:
         parts = bytearray()
         while len(parts) < size:
+            if until is not None:  # of the whole message, however slowly its bytes drip
+                self.sock.settimeout(max(until - time.monotonic(), 1e-6))
             part = self.sock.recv(min(size - len(parts), 1 << 20))
             if not part:
                 raise Closed
@@ -100,6 +105,14 @@ class Channel:
 
 
 # -- tensors in lent memory ------------------------------------------------------------------------------------
+
+
+def sealed_memory(name: str, nbytes: int) -> int:
+    """A file descriptor of shared memory whose size nobody can change: to shorten it would kill whoever reads it."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, nbytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ from cudaforge.engine.protocol import Channel, leaves, pack, serve, spec_of, unp
 
 FEW = 256
 """Elements of an input that are enough for moving them around to make another input."""
+ODD = 0x9E3779B97F4A7C15
+LEAST_PULL = 0.05
+"""How far a drawn value is pulled towards zero where it is used again: this share of it to twice as much."""
 RUNNING_STATISTICS = ("running_mean", "running_var")
 """Buffers that are perturbed like parameters; others may hold constants that a kernel may rely on."""
 
@@ -126,6 +129,8 @@ class Reference(Runner):
             raise ValueError("get_inputs gives other numbers, strings or structures from one seed to the next")
         if versions != [t._version for t in packed[0][1]]:
             raise ValueError("Model.forward changes its inputs in place")
+        if odd := sorted({str(t.dtype) for t in (*packed[0][1], *tensors) if not _is_supported(t.dtype)}):
+            raise ValueError(f"inputs or outputs of {', '.join(odd)} are not supported")
         result |= {"inputs": packed[0][0], "input_specs": [spec_of(t) for t in packed[0][1]]}
         movable = any(not s.fixed and t.numel() >= FEW for s, t in zip(self.supports, packed[0][1], strict=True))
         self._synchronize()
@@ -162,7 +167,8 @@ class Reference(Runner):
         return {}
 
     def fill(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Fresh values for the source sets: `seeds` are drawn, further ones are drawn ones moved around by `shifts`."""
+        """Fresh values for the source sets: `seeds` are drawn, further ones are drawn ones elsewhere and a little
+        smaller, by secret `shifts`."""
         with torch.inference_mode():
             drawn = [self._make_inputs(seed) for seed in message["seeds"]]
             for i, entry in enumerate(message["sets"]):
@@ -191,17 +197,26 @@ class Reference(Runner):
         return dataclasses.asdict(found)
 
     def _lend(self, entry: dict[str, Any], inputs: list[Any], shift: int = 0) -> None:
-        """Writes inputs to a lent set; with a shift, those without structure are rolled by so many elements."""
+        """Writes inputs to a lent set; with a shift, those without structure are rolled by so many elements and, unless
+        they are whole numbers, pulled a little towards the value in their range that is closest to zero: what an
+        earlier set gave is of no use for one that has the same values elsewhere."""
         _, tensors = _packed(inputs)
         lent = self.borrowed.tensors("source", entry["slots"])
         for tensor, mine, support in zip(tensors, lent, self.supports, strict=True):
-            if shift and not support.fixed:
-                cut = shift % tensor.numel()
-                flat, into = tensor.reshape(-1), mine.view(-1)
-                into[cut:].copy_(flat[: flat.numel() - cut])
-                into[:cut].copy_(flat[flat.numel() - cut :])
-            else:
+            if not shift or support.fixed:
                 mine.copy_(tensor)
+                continue
+            shift = shift * ODD % (1 << 61)  # another one for each input: what they make together is not moved around
+            cut = shift % tensor.numel()
+            flat, into = tensor.reshape(-1), mine.view(-1)
+            share = (
+                LEAST_PULL * (1 + shift % 65_521 / 65_521) if into.is_floating_point() and not support.whole else 0.0
+            )
+            for here, there in ((slice(cut, None), slice(None, flat.numel() - cut)), (slice(cut), slice(-cut, None))):
+                if cut or here.stop is None:
+                    torch.mul(flat[there], 1 - share, out=into[here]) if share else into[here].copy_(flat[there])
+            if share and support.neutral:
+                into.add_(share * support.neutral)
 
     def _expect(self, inputs: list[Any], message: dict[str, Any]) -> None:
         with torch.inference_mode():
@@ -239,7 +254,8 @@ class Reference(Runner):
         return value
 
     def _set_parameters(self, seed: int | None) -> None:
-        """Pristine values; with a seed, constant ones random (gamma is not 1, bias is not 0), others moved around."""
+        """Pristine values; with a seed, constant ones random (gamma is not 1, bias is not 0), others moved around and
+        scaled."""
         generator = torch.Generator(device="cpu")
         if seed is not None:
             generator.manual_seed(seed)
@@ -254,8 +270,9 @@ class Reference(Runner):
                     # A positive constant stays positive: a scale or a variance must not change its sign.
                     value = value * (0.5 + noise) if first != 0 else noise - 0.5
                 elif seed is not None and name in trained and value.is_floating_point() and value.numel() > 1:
-                    # The same values elsewhere: what was derived from earlier parameters is stale.
+                    # Other values elsewhere: what was derived from earlier parameters, a norm of them say, is stale.
                     value = value.flatten().roll(1 + seed % (value.numel() - 1)).view(value.shape)
+                    value = value * (0.75 + 0.5 * float(torch.rand((), generator=generator)))
                 tensor.copy_(value)
 
     def _expected64(self, inputs: list[Any]) -> Any:
@@ -270,6 +287,11 @@ def _flop_counter() -> FlopCounterMode:
     if hasattr(wrapped, "__wrapped__"):
         mode.__torch_dispatch__ = wrapped.__wrapped__
     return FlopCounterMode(display=False)
+
+
+def _is_supported(dtype: torch.dtype) -> bool:
+    """Whether tensors of it can be compared: no complex numbers, no floats of a byte."""
+    return not dtype.is_complex and (not dtype.is_floating_point or dtype.itemsize > 1)
 
 
 def _constant(value: torch.Tensor) -> bool:

@@ -41,6 +41,8 @@ LIMITS = {"NPROC": 4096, "NOFILE": 4096}
 OUTPUT_CAP = 64 << 10
 """Bytes of a child's output that are kept: the last ones."""
 START_TIMEOUT_S = 120.0
+WOKEN_S = 1e-4
+"""Processor time of a stopped process that is no error of counting."""
 
 
 CLOCK_LAYERS = ("own process, killed whole", "scrubbed environment", "clock and answer outside of it")
@@ -230,6 +232,9 @@ class Child:
         self.pid = 0
         self.layers: tuple[str, ...] = ()
         self._stopped = False
+        self.watched, self.woken = False, False
+        """Whether processor time is read around stops, and whether any was used during the last one."""
+        self._still_s = 0.0
         self._tail = bytearray()
         self._zygote: Zygote | None = None
         self._reaper = 0
@@ -319,11 +324,14 @@ class Child:
             self._stopped = True
             if not frozen.stop(self.pid):
                 self.kill()  # what cannot be made to stand still cannot be timed
+            if self.watched:
+                self._still_s = frozen.cpu_seconds(self.pid)
 
     def go_on(self, *, spread: bool = False) -> None:
         """Lets a stopped child run; `spread`: with its threads on cores of their own to begin with."""
         if self._stopped:
             self._stopped = False
+            self.woken = self.watched and frozen.cpu_seconds(self.pid) - self._still_s > WOKEN_S
             (frozen.go_on_spread if spread else frozen.go_on)(self.pid)
 
     def ask(self, message: dict[str, Any], timeout: float, fds: list[int] | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Callable
 
 from cudaforge.engine import bench, check, machine, timing, verdicts
 from cudaforge.engine.bench import Bench, GateBench, HostBench
@@ -15,6 +16,16 @@ MOST_EXTRA = 10
 """How many times longer than it need be a baseline's batch may become to match the kernel's calls."""
 SCREEN_LIMIT_S = 4.0
 """Wall time of a screening after which ten groups are enough."""
+STRICT_FIRST, STRICT_S = 10, 0.1
+"""So many groups are all compared with float64, too, where one such comparison takes no longer (seconds)."""
+STRICT_SHARE = {"later": 0.25, "slow": 0.5}
+"""Of the groups after them, and of those where it takes longer: how many, chosen secretly."""
+LOOK_AFTER = range(2, 9)
+"""Groups after one of which a kernel is watched (attribution.py)."""
+ENOUGH_TO_JUDGE = 8
+"""Batches after which a kernel that mostly shows signs of foul play is not timed any further."""
+MOST_GROUPS = 400
+"""Groups at most, those that do not count included."""
 COMPARED, COMPARED_BYTES = 4, 64 << 20
 """Calls of a group whose outputs are compared with eager's on the same inputs, chosen secretly, and bytes of them."""
 
@@ -62,6 +73,8 @@ class Session:
             kernel.peer = eager
         self.rng = random.SystemRandom()
         self.reasons = ""
+        self.strict_s: list[float] = []
+        """What comparisons with float64 have taken."""
         self.share = check.ALIKE
         """How far a timed output may be from eager's, loosely; more where eager itself is far from float64."""
         if candidate is not None:
@@ -106,10 +119,12 @@ class Session:
         """The baseline's."""
         return self.benches["eager"]
 
-    def group(self, names: list[str], *, strictly: bool = False) -> None:
-        """Fresh inputs, then one batch of each bench in order; outputs of timed calls are compared.
+    def group(self, names: list[str]) -> bool:
+        """Fresh inputs, then one batch of each bench in order; outputs of timed calls are compared with eager's, and
+        one of most groups with float64, as in a check. Raises CandidateFailed.
 
-        `strictly`: one call's output is also compared with float64, as in a check. Raises CandidateFailed.
+        Returns whether the group counts. One does not, for none of its benches, where the GPU was slowed down, the
+        kernel's batch showed a sign of foul play, or was too short: then the following ones are longer.
         """
         order = [self.benches[name] for name in names]
         sets = max(b.sets for b in order)
@@ -127,16 +142,36 @@ class Session:
         if slowed:
             self.throttled += 1
             self.reasons = slowed
-            for b in order:
-                b.samples_us.pop()
         if kernel:
             assert kernel.generation == self.reference.generation, "what the kernel ran on is gone"
             if "eager" in names and kernel.generation == self.eager.generation:
                 self._compare()
             else:  # the kernel's batch was measured again, on other inputs, after eager's
-                self._compare_strictly(max(orders["kernel"]))
-            if strictly:
+                for pick in kernel.read:
+                    self._compare_strictly(pick)
+            if self._strictly():
                 self._compare_strictly(strict)
+            host = kernel.candidate
+            if host and not host.kept(set(kernel.read)):
+                raise CandidateFailed("rule", "a timed call changed its inputs in place.", stage="inputs changed")
+        if kernel and kernel.too_short:
+            kernel.grow()
+            self._arrange_alike()
+            for b in self.benches.values():
+                b.forget()
+            return False
+        if slowed or (kernel and kernel.foul):
+            for b in order:
+                b.samples_us.pop()
+            return False
+        return True
+
+    def _strictly(self) -> bool:
+        """Whether the present group's output is compared with float64, too. Nobody can know of which it is."""
+        slow = bool(self.strict_s) and statistics.median(self.strict_s) > STRICT_S
+        if self.groups <= STRICT_FIRST and not slow:
+            return True
+        return self.rng.random() < STRICT_SHARE["slow" if slow else "later"]
 
     def late_s(self) -> float:
         """What the supervisor's own small kernel takes right after these benches' batches; 0 where nobody knows."""
@@ -165,22 +200,30 @@ class Session:
     def _compare_strictly(self, pick: int) -> None:
         host = self.kernel.host
         assert isinstance(host, CandidateHost)
+        started = time.monotonic()
         self.reference.expect(pick)
         errors = first_errors(host.compare_with(0, self.kernel.read[pick]))
+        self.strict_s.append(time.monotonic() - started)
         if errors:
             raise _wrong(verdicts.describe_errors(errors))
 
-    def screen(self, budget_s: float) -> None:
+    def screen(self, budget_s: float, look: Callable[[], None] = lambda: None) -> None:
         """Groups of kernel and eager until both medians are known to +-1 %, or `budget_s` of kernel time is spent.
 
-        At least ten groups, unless one call alone is longer than the budget; the baseline may cost four budgets.
+        At least ten groups, unless one call alone is longer than the budget; the baseline may cost four budgets. `look`
+        is called somewhere among them: nobody knows when.
         """
         kernel, eager = self.kernel, self.eager
+        when = self.rng.choice(LOOK_AFTER)
         started = time.monotonic()
-        while True:
+        for _ in range(MOST_GROUPS):
+            counts = self.group(self.rng.sample(["kernel", "eager"], 2))
             done = len(kernel.samples_us)
-            self.group(self.rng.sample(["kernel", "eager"], 2), strictly=done in (0, 3, 8))
-            done += 1
+            if not counts and kernel.batches >= ENOUGH_TO_JUDGE:
+                kernel.judge()
+            if counts and done == when:
+                look()
+                when = 0
             over = kernel.spent_s > budget_s or eager.spent_s > 4 * budget_s
             slow = eager.spent_s + kernel.spent_s > 12 * budget_s
             over = over or time.monotonic() - started > SCREEN_LIMIT_S
@@ -189,24 +232,32 @@ class Session:
             if done >= 10 and timing.settled(kernel.samples_us) and timing.settled(eager.samples_us):
                 break
         self._judge()
-        kernel.look_aside()
+        if when:
+            look()
 
     def _judge(self) -> None:
         if not self.kernel.samples_us:
             raise EvaluatorError(f"the GPU is slowed down all the time ({self.reasons}): nothing can be timed.")
         self.kernel.judge()
 
-    def interleave(self, groups: int, limit_s: float) -> None:
-        """`groups` groups of one batch each in random order, every second group mirrored: a drift hits all alike."""
-        started = time.monotonic()
+    def interleave(self, groups: int, limit_s: float, look: Callable[[], None] = lambda: None) -> None:
+        """`groups` groups of one batch each in random order, every second group mirrored: a drift hits all alike.
+        `look`: as in `screen`."""
+        started, when = time.monotonic(), self.rng.choice(LOOK_AFTER)
         names: list[str] = []
-        for group in range(groups):
+        for group in range(MOST_GROUPS):
             names = names[::-1] if group % 2 else self.rng.sample(list(self.benches), len(self.benches))
-            self.group(names, strictly=group % 3 == 0)
-            if time.monotonic() - started > limit_s and group >= 3:
+            self.group(names)
+            done = len(next(iter(self.benches.values())).samples_us) + self.throttled
+            if done == when:
+                look()
+                when = 0
+            if done >= groups or (time.monotonic() - started > limit_s and group >= 3):
                 break
         if "kernel" in self.benches:
             self._judge()
+            if when:
+                look()
 
 
 def _wrong(what: str) -> CandidateFailed:

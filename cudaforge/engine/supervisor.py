@@ -83,6 +83,20 @@ ALONE_S = 120.0
 H = TypeVar("H", bound=Host)
 
 
+class _Watched:
+    """Attribution on the CPU, once the session calls `take`."""
+
+    def __init__(self, session: Session, built: Built, stages: Stages, on_cpu: bool) -> None:
+        self.session, self.built, self.stages, self.on_cpu = session, built, stages, on_cpu
+        self.found: Attribution | None = None
+
+    def take(self) -> None:
+        """Watches some batches."""
+        if self.on_cpu:
+            with self.stages("attribution"):
+                self.found = attribution.on_cpu(self.session, self.built)
+
+
 class Supervisor:
     """Evaluates kernels on one device. `home` holds the build cache, baselines, ceilings and locks."""
 
@@ -280,12 +294,15 @@ class Supervisor:
                 with stages("timing"):
                     eager_only: dict[str, tuple[Host, str]] = {"eager": (reference, "eager")}
                     session = Session(reference, eager_only, candidate, options.run_timeout_s, before=before)
-                    session.screen(options.time_budget_s)
+                    watched = self._watch(session, built, stages)
+                    session.screen(options.time_budget_s, watched.take)
                     if before:
                         _not_slowed(session, before)
                 mine, eager = session.kernel, session.eager
                 with stages("attribution"):
-                    found = self._fair(session, built, base, traced)
+                    found = self._fair(session, kernel, base, traced or watched.found)
+                with stages("timing"):
+                    mine.look_aside()
             return _timing(reference.workload.name, mine, eager, base, found), correctness
         except CandidateFailed as failed:
             return verdicts.failed(failed, kernel, built.package, account, stages.seconds)
@@ -421,7 +438,7 @@ class Supervisor:
         return ["runs on the same input differ within rounding: the order of a sum varies"] if rounding else []
 
     def _fair(
-        self, session: Session, built: Built, base: WorkloadBaseline, traced: Attribution | None
+        self, session: Session, kernel: Kernel, base: WorkloadBaseline, found: Attribution | None
     ) -> Attribution | None:
         """Whose code did the work, and whether the time is possible. Raises CandidateFailed where a rule is broken."""
         mine, gpu = session.kernel, self.device.kind == "cuda"
@@ -429,11 +446,15 @@ class Supervisor:
         impossible = physics.impossible(base, self.device, mine.calls, time_us)
         if impossible:
             raise CandidateFailed("rule", impossible, stage="impossible time")
-        found = traced if gpu else attribution.on_cpu(session, built)
-        why = attribution.rule(found, time_us, gpu=gpu) if found else ""
+        untraced = mine.kind == "host" or attribution.starts_kernels_itself(kernel)
+        why = attribution.rule(found, time_us, gpu=gpu, untraced=untraced) if found else ""
         if why and not session.reference.task.meta.allow_libraries:
             raise CandidateFailed("rule", f"no custom kernel: {why}", stage="no custom kernel")
         return found
+
+    def _watch(self, session: Session, built: Built, stages: Stages) -> _Watched:
+        """What watches a kernel on the CPU, somewhere among its timed batches; on a GPU it has been traced."""
+        return _Watched(session, built, stages, self.device.kind == "cpu")
 
     def _traced(self, candidate: CandidateHost, kernel: Kernel, built: Built) -> Attribution | None:
         """What the kernel launches on a GPU; on the CPU it is watched later, while it is timed."""
@@ -500,9 +521,12 @@ class Supervisor:
                             with stages("attribution"):
                                 traced = self._traced(candidate, kernel, built)
                             with stages("timing"):
-                                session, why = self._side_by_side(reference, twin, candidate, base, options, before)
+                                session = self._side_by_side(reference, twin, candidate, base, options, before)
+                                watched = self._watch(session, built, stages)
+                                session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S, watched.take)
+                                why = _not_slowed(session, before) or session.unstable
                             with stages("attribution"):
-                                pooled.attribution = self._fair(session, built, base, traced)
+                                pooled.attribution = self._fair(session, kernel, base, traced or watched.found)
                 except CandidateFailed as failed:
                     broken = verdicts.failed(failed, kernel, built.package, account, stages.seconds)
                     return Verification(evaluation=broken, note="the winner failed when it was verified")
@@ -546,21 +570,13 @@ class Supervisor:
         base: WorkloadBaseline,
         options: EvaluateOptions,
         before: Session,
-    ) -> tuple[Session, str]:
-        """Kernel, baselines and control interleaved; and why the numbers cannot be relied on, empty where they can."""
+    ) -> Session:
+        """Kernel, baselines and control, to be interleaved."""
         baselines: dict[str, tuple[Host, str]] = {"eager": (reference, "eager"), "control": (twin, "eager")}
         if base.compile_mode:
             baselines["compile"] = (reference, f"compile:{base.compile_mode}")
-        session = Session(
-            reference,
-            baselines,
-            candidate,
-            options.run_timeout_s,
-            watch=machine.Throttle(self.where),
-            before=before,
-        )
-        session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S)
-        return session, _not_slowed(session, before) or session.unstable
+        watch = machine.Throttle(self.where)
+        return Session(reference, baselines, candidate, options.run_timeout_s, watch=watch, before=before)
 
     def _sanitize(
         self, task: Task, kernel: Kernel, built: Built, options: EvaluateOptions, stages: Stages

@@ -2,7 +2,7 @@
 
 torch.profiler reads the same records and takes about four seconds for its first use in a process; this takes some
 tens of milliseconds, so every evaluation can afford it. Only the fields that have kept their place since CUDA 11 are
-read (`start`, `end`, `name` of a kernel record; `kind` of all), and records are walked by CUPTI itself.
+read (`start` and `end` of all, `name` of a kernel record), and records are walked by CUPTI itself.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ class _KernelRecord(ctypes.Structure):
     ]
 
 
+class _MemoryRecord(ctypes.Structure):
+    """The head of CUpti_ActivityMemcpy and CUpti_ActivityMemset."""
+
+    _fields_ = [
+        ("kind", ctypes.c_uint32),
+        ("how", ctypes.c_uint32),
+        ("bytes", ctypes.c_uint64),
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+    ]
+
+
 _REQUEST = ctypes.CFUNCTYPE(
     None, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)
 )
@@ -54,8 +66,7 @@ _COMPLETE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_vo
 def launches(call: Callable[[], Any], count: int) -> list[list[list[Any]]]:
     """Calls `count` times; for each call its kernels and copies as [name, start_ns, end_ns].
 
-    Names are mangled; copies and fills are `[memcpy]` and `[memset]`, which carry no times here. Raises TraceError
-    where CUPTI cannot be had.
+    Names are mangled; copies and fills are `[memcpy]` and `[memset]`. Raises TraceError where CUPTI cannot be had.
     """
     cupti = _library()
     records: list[list[Any]] = []
@@ -78,7 +89,8 @@ def launches(call: Callable[[], Any], count: int) -> list[list[list[Any]]]:
             if head.kind == CONCURRENT_KERNEL:
                 records.append([(head.name or b"?").decode(errors="replace"), head.start, head.end])
             elif head.kind in (MEMCPY, MEMSET):
-                records.append(["[memcpy]" if head.kind == MEMCPY else "[memset]", 0, 0])
+                moved = ctypes.cast(record, ctypes.POINTER(_MemoryRecord)).contents
+                records.append(["[memcpy]" if head.kind == MEMCPY else "[memset]", moved.start, moved.end])
 
     _check(cupti.cuptiActivityRegisterCallbacks(request, complete), "cuptiActivityRegisterCallbacks")
     kinds = (CONCURRENT_KERNEL, MEMCPY, MEMSET)

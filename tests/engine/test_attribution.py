@@ -49,7 +49,9 @@ def cpu(own: float, library: float, samples: float = 100, watched: float = 100, 
         (cpu(0.1, 0.9), "90% of the time"),
         (cpu(0.2, 0.2), "20% of the time"),
         (cpu(0.3, 0.05), ""),
-        (cpu(0.0, 1.0, samples=3), ""),
+        (cpu(0.1, 0.9, samples=3), ""),
+        (cpu(0.0, 1.0, samples=2), ""),
+        (cpu(0.0, 1.0, samples=3), "100% of the time"),
         (cpu(1.0, 0.0, watched=1000), "what was watched is not what was timed"),
     ],
 )
@@ -67,6 +69,8 @@ def test_a_call_that_only_costs_what_calling_torch_costs_is_not_held_against_it(
     [
         "nvjet_hsh_128x128_64x4_1x2_h_bz_TNT",
         "sm80_xmma_gemm_f32f32",
+        "ampere_sgemm_128x64_nn",
+        "triton_poi_fused_add_mul_0",
         "_ZN2at6native29vectorized_elementwise_kernelILi4E",
     ],
 )
@@ -75,11 +79,24 @@ def test_names_of_libraries_are_nobody_elses(name: str) -> None:
     assert LIBRARY_NAMES.search(name) and not is_own(name, {name}, kernel)
 
 
+@pytest.mark.parametrize("name", ["sm90_gemm_64x64_bf16", "hopper_gemm_128x128", "sgemm_128x128", "dot_kernel"])
+def test_names_that_anybody_may_use_are_no_librarys(name: str) -> None:
+    assert is_own(name, {name}, Kernel.of(Language.MODULE, {"model.py": ""}))
+
+
 def test_own_kernels_are_those_in_a_binary_or_compiled_from_the_source_at_run_time() -> None:
     kernel = Kernel.of(Language.MODULE, {"model.py": "src = '''__global__ void twice(float* x) {}'''"})
     assert is_own("_Z5otherPf", {"_Z5otherPf"}, kernel)
     assert is_own("_Z5twicePf", set(), kernel) and is_own("twice", set(), kernel)
     assert not is_own("_Z6tricesPf", set(), kernel)
+    nested = Kernel.of(
+        Language.MODULE, {"model.py": "src = '__global__ void cub(float*); __global__ void scan(int* x)'"}
+    )
+    assert is_own("_ZN12_GLOBAL__N_14scanILi4EEEvPi", set(), nested)
+    assert not is_own("_ZN3cub16DeviceScanKernelILi4EEEvPi", set(), nested)  # no name for what is in its namespace
+    for name, own in (("fused_mul_add_tanh_3", False), ("fused_bias_mish", True)):
+        claims = Kernel.of(Language.MODULE, {"model.py": f"src = '__global__ void {name}(float* x)'"})
+        assert is_own(name, set(), claims) is own  # what TorchScript makes is named by operators
     commented = Kernel.of(Language.MODULE, {"model.py": "# __global__ void twice(float* x)\nx = 1"})
     assert not is_own("twice", set(), commented)
 

@@ -23,12 +23,14 @@ fanotify_init:300:262 lookup_dcookie:212:18 vhangup:153:58 process_madvise:440:4
 """
 """Name and number on x86_64 and on aarch64: what reaches into other processes or into the kernel."""
 STARTS = """
-execve:59:221 execveat:322:281 fork:57: vfork:58: pidfd_open:434:434 pidfd_send_signal:424:424
+execve:59:221 execveat:322:281 fork:57: vfork:58: pidfd_open:434:434 pidfd_send_signal:424:424 timer_create:222:107
+mq_notify:244:184 sched_setscheduler:144:119 sched_setparam:142:118 sched_setattr:314:274 setpriority:141:140
 """
-"""What starts programs and processes, or reaches them by descriptor."""
+"""What starts programs and processes, reaches them by descriptor, wakes a stopped one (a SIGCONT by a timer), or lets
+threads stand there without running."""
 JUDGED = """
 clone:56:220 clone3:435:435 personality:135:92 socket:41:198 prctl:157:167 ioctl:16:29 kill:62:129 tkill:200:130
-tgkill:234:131 rt_sigqueueinfo:129:138 rt_tgsigqueueinfo:297:240 prlimit64:302:261 migrate_pages:256:238
+fcntl:72:25 tgkill:234:131 rt_sigqueueinfo:129:138 rt_tgsigqueueinfo:297:240 prlimit64:302:261 migrate_pages:256:238
 move_pages:279:239
 """
 """What depends on its arguments."""

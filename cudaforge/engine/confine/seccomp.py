@@ -27,6 +27,8 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 """Instructions of classic BPF: load a word, jump on it, end."""
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 AF_UNIX, AF_NETLINK = 1, 16
+SIGNALS_BY = (8, 10, 15)
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX: what a descriptor has to say comes as a signal, a SIGCONT say."""
 
 Code = list[tuple[int, int, int, int]]
 """Instructions: code, how many to skip if true and if false, operand."""
@@ -70,6 +72,7 @@ def _judgements(programs: bool, pid: int) -> dict[str, Code]:
         judged["prctl"] += _when(EQUAL, PR_SET_PDEATHSIG, EPERM)
         signals = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
         judged |= dict.fromkeys(signals, _one_of(0, pid))
+        judged["fcntl"] = [*_load(1), *(step for how in SIGNALS_BY for step in _when(EQUAL, how, EPERM)), *OK]
         judged |= dict.fromkeys(("prlimit64", "migrate_pages", "move_pages"), _one_of(0, 0, pid))
     judged["prctl"] += OK
     return judged
