@@ -61,7 +61,7 @@ LIBRARY_NAMES = re.compile(
     r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|"
     r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_(poi|red|per|tem|mm|for|unk)_|"
     r"at6native|at::native|implicit_convolve_sgemm|convolve_common_engine|pytorch_flash|fmha_cutlass|cusparse|cufft|"
-    r"ncclKernel|ncclDev"
+    r"ncclKernel|ncclDev|^_Z\d+(regular|vector|composite|multi|bluestein)\w*_fft"
 )
 """Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own. What
 cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments; anybody may call a kernel so. What

@@ -40,8 +40,6 @@ class Support:
     low: float
     high: float
     fixed: str
-    whole: bool = False
-    """Whether all values that were seen are whole numbers."""
 
     @property
     def neutral(self) -> float:
@@ -68,8 +66,7 @@ def observe(samples: list[torch.Tensor], allowed: tuple[float, float] | None = N
     if not all(math.isfinite(x) for pair in extremes for x in pair):
         return Support(low, high, "holds infinities or NaN")
     fixed = "all its values are equal" if any(a == b for a, b in extremes) else _values(samples) or _structure(samples)
-    whole = not fixed and all(bool((sample == sample.round()).all()) for sample in samples)
-    return Support(*(allowed or (low, high)), fixed, whole)
+    return Support(*(allowed or (low, high)), fixed)
 
 
 def apply(recipe: str, value: torch.Tensor, support: Support, generator: torch.Generator) -> torch.Tensor:

@@ -197,25 +197,21 @@ class Reference(Runner):
         return dataclasses.asdict(found)
 
     def _lend(self, entry: dict[str, Any], inputs: list[Any], shift: int = 0) -> None:
-        """Writes inputs to a lent set; with a shift, those without structure are rolled by so many elements and, unless
-        they are whole numbers, pulled a little towards the value in their range that is closest to zero: what an
-        earlier set gave is of no use for one that has the same values elsewhere."""
+        """Writes inputs to a lent set. With a shift, those without structure are rolled by so many elements and pulled a
+        little towards the value in their range that is closest to zero: a result for the same values elsewhere, kept
+        from another set, is of no use."""
         _, tensors = _packed(inputs)
         lent = self.borrowed.tensors("source", entry["slots"])
         for tensor, mine, support in zip(tensors, lent, self.supports, strict=True):
+            shift = shift * ODD % (1 << 61)  # another one for each input: what two of them make is not moved around
             if not shift or support.fixed:
                 mine.copy_(tensor)
                 continue
-            shift = shift * ODD % (1 << 61)  # another one for each input: what they make together is not moved around
-            cut = shift % tensor.numel()
+            cut, share = shift % tensor.numel(), LEAST_PULL * (1 + shift % 65_521 / 65_521)
             flat, into = tensor.reshape(-1), mine.view(-1)
-            share = (
-                LEAST_PULL * (1 + shift % 65_521 / 65_521) if into.is_floating_point() and not support.whole else 0.0
-            )
-            for here, there in ((slice(cut, None), slice(None, flat.numel() - cut)), (slice(cut), slice(-cut, None))):
-                if cut or here.stop is None:
-                    torch.mul(flat[there], 1 - share, out=into[here]) if share else into[here].copy_(flat[there])
-            if share and support.neutral:
+            torch.mul(flat[: flat.numel() - cut], 1 - share, out=into[cut:])
+            torch.mul(flat[flat.numel() - cut :], 1 - share, out=into[:cut])
+            if support.neutral:
                 into.add_(share * support.neutral)
 
     def _expect(self, inputs: list[Any], message: dict[str, Any]) -> None:

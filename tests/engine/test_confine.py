@@ -269,6 +269,33 @@ for send in (lambda: os.kill(1, 0), lambda: os.kill(0, 0), lambda: os.kill(-1, 9
     assert forked(Cage(scratch), code).split() == ["heard"] * 2 + ["refused"] * 4 + ["status", "0"]
 
 
+def test_a_candidate_has_nothing_that_wakes_it_while_it_is_stopped(scratch: str) -> None:
+    """A timer or a descriptor could send a SIGCONT of its own, whoever has stopped it."""
+    needs("system call filter")
+    code = """
+import ctypes, fcntl, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+timer = ctypes.c_void_p()
+print(libc.timer_create(1, None, ctypes.byref(timer)), os.strerror(ctypes.get_errno()))
+one, _ = socket.socketpair()
+for command, value in ((fcntl.F_SETOWN, os.getpid()), (10, 18), (fcntl.F_GETFD, 0)):
+    try:
+        fcntl.fcntl(one, command, value)
+        print("done")
+    except PermissionError:
+        print("refused")
+for call in (lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)), lambda: os.nice(5)):
+    try:
+        call()
+        print("done")
+    except PermissionError:
+        print("refused")
+"""
+    seen = forked(Cage(scratch), code).splitlines()
+    assert seen[0] == "-1 Operation not permitted"
+    assert seen[1:] == ["refused", "refused", "done", "refused", "refused", "status 0"]
+
+
 def test_devices_are_the_listed_ones(scratch: str, options: tuple[str, ...]) -> None:
     needs("private file system", programs=True)
     code = """

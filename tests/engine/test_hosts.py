@@ -55,6 +55,86 @@ def test_secret_pieces_of_every_input_are_wrong_until_the_end(pair: tuple[Refere
     assert not torch.equal(*places)  # others each time
 
 
+def session_of(pair: tuple[ReferenceHost, CandidateHost]) -> Session:
+    reference, candidate = pair
+    return Session(reference, {"eager": (reference, "eager")}, candidate, 60)
+
+
+def test_a_batch_with_a_sign_of_foul_play_is_no_sample_and_most_are_a_verdict(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(pair)
+    session.kernel.calls = session.kernel.most_calls  # none is too short
+    session._arrange_alike()
+    real, foul = session.kernel._measure, iter([True, False] * 100)
+
+    def measure(order: list[int], picks: set[int]) -> float:
+        seen = next(foul)
+        session.kernel.suspect("a sign", seen, "as every second time")
+        return real(order, picks) / (1000 if seen else 1)
+
+    monkeypatch.setattr(session.kernel, "_measure", measure)
+    assert [session.group(["kernel", "eager"]) for _ in range(6)] == [False, True] * 3
+    kernel, eager = session.kernel.samples_us, session.eager.samples_us
+    assert len(kernel) == len(eager) == 3 and max(kernel) < 100 * min(kernel), "the others have not counted"
+    session.kernel.judge()
+    session.kernel.fouls = 4
+    with pytest.raises(sessions.CandidateFailed, match="a sign: seen in 3 of 6 timed batches") as failed:
+        session.kernel.judge()
+    assert failed.value.kind == "rule"
+
+
+def test_a_batch_that_is_too_short_for_its_calls_makes_longer_ones(
+    pair: tuple[ReferenceHost, CandidateHost],
+) -> None:
+    """As after trials that were slow on purpose."""
+    session = session_of(pair)
+    session.kernel.calls = 1
+    counted = [session.group(["kernel", "eager"]) for _ in range(8)]
+    assert not counted[0] and counted[-1] and counted == sorted(counted)
+    kernel = session.kernel
+    assert len(kernel.samples_us) == len(session.eager.samples_us) == sum(counted)
+    assert kernel.calls == kernel.most_calls or not kernel.too_short
+
+
+def test_which_outputs_are_compared_strictly_is_secret_and_the_first_all_are(
+    pair: tuple[ReferenceHost, CandidateHost],
+) -> None:
+    session = session_of(pair)
+    strictly = []
+    for groups in range(1, 400):
+        session.groups = groups
+        strictly.append(session._strictly())
+    assert all(strictly[: sessions.STRICT_FIRST]) and 0.1 < sum(strictly[10:]) / 389 < 0.4
+    session.strict_s, session.groups = [1.0], 1  # they take long
+    assert {session._strictly() for _ in range(64)} == {True, False}
+
+
+def test_an_input_that_a_timed_call_has_changed_is_a_broken_rule(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, candidate = pair
+    session = session_of(pair)
+    assert session.group(["kernel", "eager"]) in (True, False)
+    real = candidate.kept
+
+    def kept(sets: set[int]) -> bool:
+        candidate.buffers["slots"].raw(min(sets) * len(reference.input_specs))[5] ^= 1
+        return real(sets)
+
+    monkeypatch.setattr(candidate, "kept", kept)
+    with pytest.raises(sessions.CandidateFailed, match="changed its inputs in place"):
+        session.group(["kernel", "eager"])
+
+
+def test_the_constructors_tensors_are_whole_for_every_candidate(pair: tuple[ReferenceHost, CandidateHost]) -> None:
+    reference, _ = pair
+    before = reference.buffers["init"].base.clone()
+    reference.buffers["init"].base.fill_(7)
+    reference.restore_init()
+    assert torch.equal(reference.buffers["init"].base, before)
+
+
 def test_a_batch_that_is_measured_again_is_compared_too(
     pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:

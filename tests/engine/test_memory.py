@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,6 +27,43 @@ def test_what_a_borrower_writes_is_what_the_owner_reads() -> None:
     base[buffer.slots[0].offset - 1] = 0
     assert not buffer.guards_intact()
     buffer.close()
+
+
+def test_lent_memory_keeps_its_size() -> None:
+    """To shorten it would kill whoever reads it next."""
+    buffer = Buffer([("float32", (1024,))], "cpu")
+    wire, fd = buffer.lend()
+    assert fd is not None
+    for size in (0, 2 * wire["bytes"]):
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, size)
+    buffer.close()
+
+
+def test_a_message_that_drips_is_late(pair_of_sockets: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair_of_sockets
+    stop = threading.Event()
+
+    def drip() -> None:
+        theirs.sendall(b"\0\0\1\0")
+        while not stop.wait(0.05):
+            theirs.sendall(b" ")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        with pytest.raises(TimeoutError):
+            Channel(ours).recv(0.5)
+    finally:
+        stop.set()
+        dripping.join()
+
+
+@pytest.fixture
+def pair_of_sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
 
 
 def test_poison_is_nan_in_every_float_format() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+from cudaforge.engine.hosts import TaskBroken
 from cudaforge.engine.reference import Reference
+from cudaforge.engine.supervisor import Supervisor
+from cudaforge.task import Task
 
 WITH_A_CONFIGURATION = """from __future__ import annotations
 
@@ -33,6 +40,68 @@ def get_inputs():
 def get_init_inputs():
     return [width]
 """
+
+
+MIXED = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(300))
+
+    def forward(self, x, y, z):
+        return x * self.weight + y + z
+
+def get_inputs():
+    return [torch.randn(300), torch.rand(300) + 3, torch.randint(-90, 90, (300,)).float()]
+
+def get_init_inputs():
+    return []
+"""
+
+
+def test_a_drawn_input_that_is_used_again_has_other_values_within_its_range(tmp_path: Path) -> None:
+    task = Task.parse(MIXED, name="mixed")
+    supervisor = Supervisor(tmp_path, "cpu")
+    try:
+        reference = supervisor._reference(task, task.meta.workloads[0])
+        reference.inputs_s = 1.0  # so slow that one set is drawn for a batch, and the others made of it
+        reference.fill(3)
+        sets = [[reference.source.tensor(3 * i + k).clone() for k in range(3)] for i in range(3)]
+    finally:
+        supervisor.close()
+    for first, second in ((sets[0], sets[1]), (sets[1], sets[2])):
+        for k in (0, 1):
+            assert not set(first[k].tolist()) & set(second[k].tolist())
+        assert torch.equal(first[2], second[2])  # codes, it may be
+    assert all(float(s[1].min()) >= 3 and float(s[1].max()) < 4 for s in sets)
+    (x, y), *others = [[int(s[k].argmax()) for k in (0, 1)] for s in sets]
+    assert any((a - x) % 300 != (b - y) % 300 for a, b in others), "x and y are not moved alike"
+
+
+def test_trained_parameters_are_moved_around_and_scaled() -> None:
+    asked: dict[str, Any] = {"device": "cpu", "dtype": None, "allow_tf32": False, "file": "task.py", "init_seed": 1}
+    reference = Reference()
+    reference.load({**asked, "source": MIXED, "overrides": {}}, [])
+    weight = reference.model.get_parameter("weight").detach().clone()
+    norms = set()
+    for seed in (1, 2, 3):
+        reference._set_parameters(seed)
+        norms.add(float(reference.model.get_parameter("weight").detach().norm() / weight.norm()))
+    assert len(norms) == 3 and all(0.74 < norm < 1.26 for norm in norms)
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    source = MIXED.replace("return x * self.weight + y + z", "return torch.complex(x, y)")
+    supervisor = Supervisor(tmp_path, "cpu")
+    task = Task.parse(source, name="odd")
+    try:
+        with pytest.raises(TaskBroken, match=r"outputs of torch\.complex64 are not supported"):
+            supervisor._reference(task, task.meta.workloads[0])
+    finally:
+        supervisor.close()
 
 
 def test_a_task_may_define_dataclasses_under_postponed_annotations() -> None:

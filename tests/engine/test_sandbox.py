@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,22 @@ def test_a_stopped_child_stands_still_until_it_is_asked(child: Child) -> None:
     assert frozen.cpu_seconds(child.pid) == before
     with pytest.raises(ChildError):
         child.ask({"do": "no such thing"}, 20)
+
+
+def test_a_stopped_child_that_ran_nevertheless_is_noticed(child: Child) -> None:
+    child.watched = True
+    with pytest.raises(ChildError):
+        child.ask({"do": "no such thing"}, 20)
+    for woken in (False, True):
+        child.stop()
+        if woken:
+            os.kill(child.pid, signal.SIGCONT)
+            time.sleep(0.02)
+            for _ in range(20):  # it has a word to say each time
+                child.post({"do": "no such thing"})
+            time.sleep(0.2)
+        child.go_on()
+        assert child.woken is woken
 
 
 def test_closing_leaves_no_process_and_no_scratch() -> None:
