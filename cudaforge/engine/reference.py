@@ -197,8 +197,8 @@ class Reference(Runner):
         return dataclasses.asdict(found)
 
     def _lend(self, entry: dict[str, Any], inputs: list[Any], shift: int = 0) -> None:
-        """Writes inputs to a lent set. With a shift, those without structure are rolled by so many elements and pulled a
-        little towards the value in their range that is closest to zero: a result for the same values elsewhere, kept
+        """Writes inputs to a lent set. With a shift, those without structure are rolled by so many elements and pulled
+        a little towards the value in their range that is closest to zero: a result for the same values elsewhere, kept
         from another set, is of no use."""
         _, tensors = _packed(inputs)
         lent = self.borrowed.tensors("source", entry["slots"])
