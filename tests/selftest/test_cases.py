@@ -57,6 +57,11 @@ def test_a_case_is_small_and_says_what_it_shows(case: Case) -> None:
         assert set(case.layers) & known, "none of the layers that are meant to catch its classes"
 
 
+def test_what_is_evaluated_after_an_attack_is_honest() -> None:
+    assert all(BY_NAME[case.after].kind == "honest" for case in CPU if case.after)
+    assert all(BY_NAME[case.after].task == case.task for case in CPU if case.after), "else honest_fused would do"
+
+
 def test_every_task_is_used() -> None:
     assert {path.stem for path in (HERE / TASKS["cpu"]).glob("*.py")} == {case.task_file.stem for case in CPU}
 
@@ -80,6 +85,7 @@ def test_the_known_good_kernel_exists() -> None:
         ('language = "module"', 'language = "cpp"', "kernel.cpp"),
         ('language = "module"', "", "language"),
         ("classes = [1]", "classes = [", "Unclosed|Invalid"),
+        ('task = "', 'after = "honest_fused"\ntask = "', "attack on the harness"),
         ("max_speedup", 'evidence = "("\nmax_speedup', "no regular expression"),
     ],
 )
