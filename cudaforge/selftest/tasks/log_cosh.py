@@ -1,4 +1,4 @@
-"""A loss: the mean of log cosh of the difference. Where a value lies does not matter to it."""
+"""A loss: the mean of log cosh of the difference. Where a value lies does not matter to it; values are slow to draw."""
 
 import torch
 from torch import nn
@@ -11,8 +11,12 @@ class Model(nn.Module):
         return torch.log(torch.cosh(x - target)).mean()
 
 
+def noise():
+    return sum(torch.randn(rows, columns) for _ in range(16)) / 4
+
+
 def get_inputs():
-    return [torch.randn(rows, columns), torch.randn(rows, columns)]
+    return [noise(), noise()]
 
 
 def get_init_inputs():

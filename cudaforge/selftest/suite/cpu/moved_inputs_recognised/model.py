@@ -1,4 +1,4 @@
-"""Computes in checks; otherwise looks for the input in eight earlier ones first."""
+"""Computes in checks; otherwise asks first whether these values have been seen, in whatever order."""
 
 import torch
 from torch import nn
