@@ -189,6 +189,19 @@ def test_after_an_attack_on_the_harness_a_good_kernel_must_be_right() -> None:
     assert all(count.missed == 1 for count in report.by_class())
 
 
+def test_an_attack_may_name_what_must_pass_after_it() -> None:
+    answers = {"constructor_tensor_changed": [evaluation(Verdict.INCORRECT)]}
+    answers["honest_constructor_tensor"] = [evaluation(Verdict.INCORRECT)]
+    report, _ = report_of(Scripted(answers), "constructor_tensor_changed")
+    (attack,) = report.findings
+    assert attack.outcome.status == "caught" and not attack.ok
+    assert attack.after is not None and attack.after.status == "wrongly rejected"
+
+
+def test_a_case_may_have_build_flags() -> None:
+    assert BY_NAME["honest_vector_math"].kernel.flags == ("-ffast-math",)
+
+
 def test_an_evaluator_that_fails_is_infrastructure() -> None:
     report, _ = report_of(Scripted({}), "pointer_cache")
     assert report.findings[0].outcome == suite.Outcome(status="infrastructure", why="no worker")
