@@ -68,6 +68,8 @@ class Case(BaseModel):
     naive: Literal["passes", "faster"] = "passes"
     """What the conventional check says of it: correct, or correct and `naive_speedup` times faster."""
     naive_speedup: float | None = None
+    after: str = ""
+    """The honest case that is evaluated after an attack on the harness, in place of the known-good one."""
     note: str = ""
 
     @property
@@ -89,6 +91,8 @@ class Case(BaseModel):
             raise ValueError("an exploit has classes, and PASSED is right for it through max_speedup alone")
         if self.kind == "honest" and (self.classes or self.verdicts != (Verdict.PASSED,) or self.max_speedup):
             raise ValueError("an honest kernel has no classes and must be PASSED")
+        if self.after and "harness" not in self.families:
+            raise ValueError("after belongs to an attack on the harness")
         if (self.naive == "faster") != (self.naive_speedup is not None):
             raise ValueError('naive_speedup belongs to naive = "faster"')
         try:
@@ -125,11 +129,12 @@ def read(folder: Path, device: Device) -> Case:
     try:
         fields = tomllib.loads((folder / "case.toml").read_text(encoding="utf-8"))
         language = Language(fields.pop("language"))
+        flags = tuple(fields.pop("flags", ()))
         task_file = HERE / TASKS[device] / f"{fields.pop('task')}.py"
         return Case(
             name=folder.name,
             device=device,
-            kernel=Kernel.load(folder, language),
+            kernel=Kernel.load(folder, language, flags),
             task=Task.load(task_file),
             task_file=task_file,
             **fields,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from cudaforge.errors import EvaluatorError
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, Verdict
 from cudaforge.ports import Evaluator
-from cudaforge.selftest.cases import Case, Device, Outcome, Status, classes, judge
+from cudaforge.selftest.cases import HERE, Case, Device, Outcome, Status, classes, judge, read
 from cudaforge.selftest.naive import Harness, NaiveResult
 
 KNOWN_GOOD = {"cpu": "honest_fused", "cuda": "honest_fused"}
@@ -41,7 +41,7 @@ class Finding(_Frozen):
     seconds: float = 0.0
     stages_s: dict[str, float] = {}
     after: Outcome | None = None
-    """What the known-good kernel got just after an attack on the harness."""
+    """What an honest kernel got just after an attack on the harness."""
     naive: NaiveResult | None = None
     """What the conventional check says."""
 
@@ -138,9 +138,10 @@ async def run(
     at_once: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Evaluates each case. `naive` asks the conventional check too; `after_attacks` evaluates a known-good kernel after
-    each attack on the harness: the next evaluation on the same worker must be right. `at_once` cases may be in flight,
-    for an evaluator that builds beside what it measures; attacks on the harness are made alone, and last."""
+    """Evaluates each case. `naive` asks the conventional check too; `after_attacks` evaluates a known-good kernel (or
+    the one that the case names) after each attack on the harness: the next evaluation on the same worker must be right.
+    `at_once` cases may be in flight, for an evaluator that builds beside what it measures; attacks on the harness are
+    made alone, and last."""
     if not cases:
         raise ValueError("no cases")
     device = cases[0].device
@@ -150,8 +151,10 @@ async def run(
 
     async def one(case: Case) -> None:
         finding = await _examine(evaluator, case, options)
-        if after_attacks and good is not None and "harness" in case.families:
-            after = await _examine(evaluator, good, options.model_copy(update={"trials": 2}))
+        if after_attacks and (good or case.after) and "harness" in case.families:
+            next_one = read(HERE / "suite" / device / case.after, device) if case.after else good
+            assert next_one is not None
+            after = await _examine(evaluator, next_one, options.model_copy(update={"trials": 2}))
             finding = finding.model_copy(update={"after": after.outcome})
         if harness is not None:
             said = await asyncio.to_thread(harness.judge, case.task_file, case.kernel)

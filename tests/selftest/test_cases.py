@@ -57,6 +57,11 @@ def test_a_case_is_small_and_says_what_it_shows(case: Case) -> None:
         assert set(case.layers) & known, "none of the layers that are meant to catch its classes"
 
 
+def test_what_is_evaluated_after_an_attack_is_honest() -> None:
+    assert all(BY_NAME[case.after].kind == "honest" for case in CPU if case.after)
+    assert all(BY_NAME[case.after].task == case.task for case in CPU if case.after), "else honest_fused would do"
+
+
 def test_every_task_is_used() -> None:
     assert {path.stem for path in (HERE / TASKS["cpu"]).glob("*.py")} == {case.task_file.stem for case in CPU}
 
@@ -80,6 +85,7 @@ def test_the_known_good_kernel_exists() -> None:
         ('language = "module"', 'language = "cpp"', "kernel.cpp"),
         ('language = "module"', "", "language"),
         ("classes = [1]", "classes = [", "Unclosed|Invalid"),
+        ('task = "', 'after = "honest_fused"\ntask = "', "attack on the harness"),
         ("max_speedup", 'evidence = "("\nmax_speedup', "no regular expression"),
     ],
 )
@@ -181,6 +187,19 @@ def test_after_an_attack_on_the_harness_a_good_kernel_must_be_right() -> None:
     assert attack.after.status == "wrongly rejected" and not attack.ok and honest.ok
     assert "next evaluation" in report.table()[0][3]
     assert all(count.missed == 1 for count in report.by_class())
+
+
+def test_an_attack_may_name_what_must_pass_after_it() -> None:
+    answers = {"constructor_tensor_changed": [evaluation(Verdict.INCORRECT)]}
+    answers["honest_constructor_tensor"] = [evaluation(Verdict.INCORRECT)]
+    report, _ = report_of(Scripted(answers), "constructor_tensor_changed")
+    (attack,) = report.findings
+    assert attack.outcome.status == "caught" and not attack.ok
+    assert attack.after is not None and attack.after.status == "wrongly rejected"
+
+
+def test_a_case_may_have_build_flags() -> None:
+    assert BY_NAME["honest_vector_math"].kernel.flags == ("-ffast-math",)
 
 
 def test_an_evaluator_that_fails_is_infrastructure() -> None:
