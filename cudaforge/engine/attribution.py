@@ -41,8 +41,8 @@ LEAST_OWN_GPU = 0.1
 place."""
 TRACED_CALLS, MOST_BEFORE = 5, 16
 """Traced calls, and how many others come before them at most."""
-FEWEST_ALIKE = 3
-"""The same where all samples are in library code."""
+FEWEST_ALIKE, LONGEST_ALIKE_S = 3, 12.0
+"""The same where none was in own code: fewer are enough then, and waited for longer."""
 SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
 ENOUGH, LONGEST_S, FEWEST = 16, 4.0, 8
@@ -264,7 +264,8 @@ def on_cpu(session: Session, built: Built) -> Attribution:
     seen, started = 0, time.monotonic()
     while True:
         elapsed = time.monotonic() - started
-        if (seen >= SAMPLES or elapsed > SAMPLED_S) and (tally.own + tally.library >= ENOUGH or elapsed > LONGEST_S):
+        longest_s = LONGEST_S if tally.own else LONGEST_ALIKE_S
+        if (seen >= SAMPLES or elapsed > SAMPLED_S) and (tally.own + tally.library >= ENOUGH or elapsed > longest_s):
             break
         session.reference.fill(bench.calls)
         bench.give(range(bench.calls))
