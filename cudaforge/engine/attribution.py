@@ -41,12 +41,12 @@ LEAST_OWN_GPU = 0.1
 place."""
 TRACED_CALLS, MOST_BEFORE = 5, 16
 """Traced calls, and how many others come before them at most."""
-FEWEST_ALIKE, LONGEST_ALIKE_S = 3, 12.0
-"""The same where none was in own code: fewer are enough then, and waited for longer."""
 SAMPLES, SAMPLED_S, STOPS = 40, 2.0, 5
 """Moments at which the process is looked at, the wall time for it, and how many in one batch."""
 ENOUGH, LONGEST_S, FEWEST = 16, 4.0, 8
 """Samples in own and library code that are waited for, and how long; with fewer than FEWEST nothing can be said."""
+FEWEST_ALIKE, LONGEST_ALIKE_S = 3, 12.0
+"""The same where none was in own code: fewer are enough then, and waited for longer."""
 SLOWER_WHEN_TRACED, FASTER_WHEN_TRACED, SLACK_US, LAUNCH_US = 2.0, 0.2, 5.0, 3.0
 """Kernels that take so much longer, or with the gaps between launches so much less, while traced than the whole call
 behind the gate are not the ones that ran there."""
@@ -197,8 +197,8 @@ def _is_named_by_operators(plain: str) -> bool:
 
 @functools.cache
 def _is_in_a_library(name: str) -> bool:
-    """Whether a file of PyTorch's or CUDA's has a kernel of this mangled name, whatever a source claims.
-    Plain ones may be found anywhere."""
+    """Whether a file of PyTorch's or CUDA's has a kernel of this mangled name, whatever a source claims. Plain names
+    may be found anywhere."""
     import torch
 
     if not name.startswith("_Z"):

@@ -499,8 +499,16 @@ class CandidateHost(Host):
         mine, theirs = self.buffers["slots"].base[span], self.reference.source.base[span]
         if self.gpu:
             mine.copy_(theirs)
+            self._settle()
         else:  # not by torch: its threads would spin on for milliseconds, on cores that the next batch needs
             ctypes.memmove(mine.data_ptr(), theirs.data_ptr(), mine.numel())
+
+    def _settle(self) -> None:
+        """Waits for what the supervisor has asked of the GPU: another process's work is in no order with it."""
+        import torch
+
+        if self.gpu:
+            torch.cuda.current_stream(self.device).synchronize()
 
     def give_in_part(self, sets: range) -> Callable[[], None]:
         """GPU: as `give_inputs`, but scattered pieces of every input, which nobody knows, are inverted; returns what
@@ -549,6 +557,7 @@ class CandidateHost(Host):
         """Runs forward on the first SETS sets into poisoned landing buffers; returns what was said of the outputs."""
         for i in range(SETS):
             self.buffers[f"landing{i}"].poison()
+        self._settle()
         sets = [
             {**self.entry(i), "landing": f"landing{i}", "landing_slots": self.buffers[f"landing{i}"].wire()}
             for i in range(SETS)
