@@ -22,7 +22,7 @@ RULES = {
     "no custom kernel": (
         "The work must be done by the kernel's own code. The functions named, with their shares of the time, are a "
         "library's or PyTorch's: find the calls in model.py that lead there, fallbacks and conversions included, and "
-        "do their work in the kernel. Allocating, reshaping and copying are free."
+        "do their work in the kernel. Allocating, reshaping and copying are free beside it, not in its place."
     ),
     "timed calls are wrong": (
         "Timed calls follow one another without a wait, each on inputs of its own that nobody has seen before, and all "
@@ -53,6 +53,9 @@ RULES = {
     "its own clock disagrees": (
         "CUDA events around the calls and the clock outside tell different times: part of the work is not on the "
         "caller's stream, or the kernel touches events, graphs or synchronisation in ways that move it."
+    ),
+    "it ran while it was stopped": (
+        "The process is stopped between batches, and its threads ran then. Nothing may wake it: no timers, no signals."
     ),
     "the baseline was slowed down": (
         "PyTorch is slower beside this kernel's idle process than without it: it leaves work on the GPU, or a thread "
