@@ -26,8 +26,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Nodes", "State", "act", "build", "drive", "is_driven", "started"]
 
 _T = TypeVar("_T")
+
+LOCKED_S = 10.0
+"""How long the checkpoints' database may be locked by other runs."""
 
 
 def build(nodes: Nodes, checkpointer: Any) -> CompiledStateGraph[State, None, State, State]:
@@ -227,6 +231,7 @@ async def _walk(nodes: Nodes, checkpoints: Path) -> None:
 
     run = nodes.journal.run
     config = RunnableConfig(configurable={"thread_id": run.id}, recursion_limit=20 + 8 * run.spec.budget.rounds)
+    await asyncio.to_thread(_ready, checkpoints)
     with tracing_context(enabled=False):
         async with AsyncSqliteSaver.from_conn_string(str(checkpoints)) as saver:
             graph = build(nodes, saver)
@@ -234,6 +239,21 @@ async def _walk(nodes: Nodes, checkpoints: Path) -> None:
             # (a kill may come before the first), and LangGraph would raise EmptyInputError.
             begun = await saver.aget_tuple(config) is not None
             await graph.ainvoke(None if begun else State(run=run.id, attempt=""), config, durability="sync")
+
+
+def _ready(checkpoints: Path) -> None:
+    """Has the database in WAL mode before LangGraph asks for it: of several runs that begin with a new one, all but the
+    one that switches are told that it is locked, and no time-out helps."""
+    until = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            with closing(sqlite3.connect(checkpoints, timeout=LOCKED_S)) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 class _Node(Protocol):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from support.scripted import (
     scripted_spec,
 )
 
+from cudaforge import graph
 from cudaforge.errors import EvaluatorError, ModelError, StoreError, Suspended
 from cudaforge.evaluation import Verdict
 from cudaforge.graph import Context, drive
@@ -553,6 +557,15 @@ def test_runs_share_a_loop_a_store_and_checkpoints(store: SqliteStore, home: Pat
         return await asyncio.gather(*(drive(i, c, home / "checkpoints.db") for i, c in pairs))
 
     assert [run.outcome.best if run.outcome else None for run in asyncio.run(all_of_them())] == [f"{i}.1" for i in ids]
+
+
+def test_runs_that_begin_at_once_with_new_checkpoints_are_in_nobodys_way(tmp_path: Path) -> None:
+    """Whoever switches to WAL while another does is told `database is locked` at once."""
+    with ThreadPoolExecutor(8) as pool:
+        for i in range(40):
+            list(pool.map(graph._ready, [tmp_path / f"{i}.db"] * 8))
+    with closing(sqlite3.connect(tmp_path / "0.db")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_finished_run_is_returned_as_it_is(store: SqliteStore, home: Path) -> None:
