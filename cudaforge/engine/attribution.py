@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import heapq
 import itertools
 import json
 import mmap
@@ -19,7 +20,7 @@ import random
 import re
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,17 +86,17 @@ class _Tally:
     own: float = 0.0
     library: float = 0.0
     free: float = 0.0
-    names: Counter[tuple[str, str]] = field(default_factory=Counter)
+    names: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, kind: str, name: str, amount: float) -> None:
         setattr(self, kind, getattr(self, kind) + amount)
-        self.names[kind, name] += amount  # type: ignore[assignment]  # a Counter counts anything that adds up
+        self.names[kind, name] += amount
 
     def result(self, how: str, launches: int = 0) -> Attribution:
         total = self.own + self.library + self.free
         top = [
             Share(name=name[:200], kind=kind, share=amount / total)
-            for (kind, name), amount in self.names.most_common(8)
+            for (kind, name), amount in heapq.nlargest(8, self.names.items(), key=lambda item: item[1])
             if total
         ]
         return Attribution(
@@ -118,7 +119,7 @@ def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attributio
     count = min(TRACED_CALLS + 1, reference.capacity)
     reference.fill(count)
     candidate.give_inputs(range(count))
-    calls = max(count - 1, 1)
+    calls = count - 1
     landed = rng.randrange(calls)
     message = {
         "do": "trace",
@@ -148,15 +149,13 @@ def on_gpu(candidate: CandidateHost, kernel: Kernel, built: Built) -> Attributio
             spans: dict[str, list[tuple[int, int]]] = {"library": [], "own": [], "free": []}
             for name, start, end in call:
                 kind = "own" if is_own(name, own, kernel) else "free" if FREE.search(name) else "library"
-                tally.names[kind, name] += max(int(end) - int(start), 0) * 1e-3  # type: ignore[assignment]
+                tally.names[kind, name] += max(int(end) - int(start), 0) * 1e-3
                 spans[kind].append((int(start), int(end)))
-            # Where several run, the moment is the library's if one of them is: what idles beside it does nothing.
-            reached = 0.0
-            for kind, others in zip(spans, itertools.accumulate(spans.values()), strict=True):
-                so_far = _union(others) * 1e-3
-                setattr(tally, kind, getattr(tally, kind) + so_far - reached)
-                reached = so_far
-            busy.append(reached)
+            library, own_time, free = _times(spans)
+            tally.library += library
+            tally.own += own_time
+            tally.free += free
+            busy.append(library + own_time + free)
             counts.append(len(call))
         found = tally.result("CUPTI, traced calls", launches=round(statistics.median(counts)))
     except (KeyError, TypeError, ValueError, statistics.StatisticsError):
@@ -178,9 +177,9 @@ def is_own(name: str, own: set[str], kernel: Kernel) -> bool:
 
 def _plain(name: str) -> str:
     """A function's own name: the last part of a mangled one before its template's and call's arguments."""
-    at, plain = re.match(r"(_ZN?)?", name).end(), ""  # type: ignore[union-attr]  # it matches anything
-    if not at:
+    if not name.startswith("_Z"):
         return re.sub(r"\W.*$", "", name)
+    at, plain = 3 if name.startswith("_ZN") else 2, ""
     while part := re.compile(r"[LKV]*(\d+)").match(name, at):
         at = part.end() + int(part[1])
         plain = name[part.end() : at]
@@ -236,6 +235,15 @@ def starts_kernels_itself(kernel: Kernel) -> bool:
     """Whether its kernels may start others: it is linked for that, and CUPTI does not show those."""
     text = " ".join((*kernel.flags, *kernel.files.values()))
     return "-rdc" in text or "relocatable-device-code" in text
+
+
+def _times(spans: dict[str, list[tuple[int, int]]]) -> tuple[float, float, float]:
+    """Microseconds that are the library's, the kernel's own, and free. Where several launches run, the moment is the
+    library's if one of them is: what idles beside it does nothing."""
+    library = _union(spans["library"])
+    worked = _union(spans["library"] + spans["own"])
+    busy = _union(spans["library"] + spans["own"] + spans["free"])
+    return library * 1e-3, (worked - library) * 1e-3, (busy - worked) * 1e-3
 
 
 def _union(spans: list[tuple[int, int]]) -> float:

@@ -116,9 +116,9 @@ class Runner:
                 calls = launches(once, message["calls"])
         except TraceError as error:
             return {"why": str(error)}
-        said = {}
         if not kept:
             return {"why": "the calls were not made"}
+        said = {}
         if message.get("landing"):
             slots = [Slot.of(wire) for wire in message["landing_slots"]]
             said = land(kept[0], self.borrowed.bases[message["landing"]], slots, self.device)

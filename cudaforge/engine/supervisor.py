@@ -84,15 +84,15 @@ H = TypeVar("H", bound=Host)
 
 
 class _Watched:
-    """Attribution on the CPU, once the session calls `take`."""
+    """Attribution on the CPU, once the session calls `take`; a kernel on a GPU has been traced."""
 
-    def __init__(self, session: Session, built: Built, stages: Stages, on_cpu: bool) -> None:
-        self.session, self.built, self.stages, self.on_cpu = session, built, stages, on_cpu
+    def __init__(self, session: Session, built: Built, stages: Stages) -> None:
+        self.session, self.built, self.stages = session, built, stages
         self.found: Attribution | None = None
 
     def take(self) -> None:
         """Watches some batches."""
-        if self.on_cpu:
+        if not self.session.reference.gpu:
             with self.stages("attribution"):
                 self.found = attribution.on_cpu(self.session, self.built)
 
@@ -294,7 +294,7 @@ class Supervisor:
                 with stages("timing"):
                     eager_only: dict[str, tuple[Host, str]] = {"eager": (reference, "eager")}
                     session = Session(reference, eager_only, candidate, options.run_timeout_s, before=before)
-                    watched = self._watch(session, built, stages)
+                    watched = _Watched(session, built, stages)
                     session.screen(options.time_budget_s, watched.take)
                     if before:
                         _not_slowed(session, before)
@@ -452,10 +452,6 @@ class Supervisor:
             raise CandidateFailed("rule", f"no custom kernel: {why}", stage="no custom kernel")
         return found
 
-    def _watch(self, session: Session, built: Built, stages: Stages) -> _Watched:
-        """What watches a kernel on the CPU, somewhere among its timed batches; on a GPU it has been traced."""
-        return _Watched(session, built, stages, self.device.kind == "cpu")
-
     def _traced(self, candidate: CandidateHost, kernel: Kernel, built: Built) -> Attribution | None:
         """What the kernel launches on a GPU; on the CPU it is watched later, while it is timed."""
         return attribution.on_gpu(candidate, kernel, built) if self.device.kind == "cuda" else None
@@ -522,7 +518,7 @@ class Supervisor:
                                 traced = self._traced(candidate, kernel, built)
                             with stages("timing"):
                                 session = self._side_by_side(reference, twin, candidate, base, options, before)
-                                watched = self._watch(session, built, stages)
+                                watched = _Watched(session, built, stages)
                                 session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S, watched.take)
                                 why = _not_slowed(session, before) or session.unstable
                             with stages("attribution"):

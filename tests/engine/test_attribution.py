@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.tasks import cpp, module, scale_add
 
-from cudaforge.engine.attribution import FREE, LIBRARY_NAMES, NEUTRAL_FILES, is_own, rule
+from cudaforge.engine.attribution import FREE, LIBRARY_NAMES, NEUTRAL_FILES, _times, is_own, rule
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.engine.symbols import Symbols
 from cudaforge.evaluation import Attribution, EvaluateOptions, EvaluateRequest, Verdict
@@ -99,6 +99,13 @@ def test_own_kernels_are_those_in_a_binary_or_compiled_from_the_source_at_run_ti
         assert is_own(name, set(), claims) is own  # what TorchScript makes is named by operators
     commented = Kernel.of(Language.MODULE, {"model.py": "# __global__ void twice(float* x)\nx = 1"})
     assert not is_own("twice", set(), commented)
+
+
+def test_a_moment_is_the_librarys_where_one_of_its_launches_runs() -> None:
+    """However many kernels of one's own idle on other streams meanwhile."""
+    decoys = [(0, 9000)] * 16
+    assert _times({"library": [(1000, 9000)], "own": decoys, "free": []}) == (8.0, 1.0, 0.0)
+    assert _times({"library": [], "own": [(0, 2000), (1000, 3000)], "free": [(2000, 5000)]}) == (0.0, 3.0, 2.0)
 
 
 def test_copying_and_filling_are_free_and_waiting_is_nobodys() -> None:

@@ -110,6 +110,17 @@ def test_which_outputs_are_compared_strictly_is_secret_and_the_first_all_are(
     assert {session._strictly() for _ in range(64)} == {True, False}
 
 
+@pytest.mark.parametrize("timed", ["screen", "interleave"])
+def test_a_kernel_is_watched_once_and_somewhere_among_its_timed_batches(
+    pair: tuple[ReferenceHost, CandidateHost], timed: str
+) -> None:
+    session = session_of(pair)
+    looked: list[int] = []
+    arguments = (0.02,) if timed == "screen" else (12, 60.0)
+    getattr(session, timed)(*arguments, lambda: looked.append(len(session.kernel.samples_us)))
+    assert len(looked) == 1 and looked[0] in sessions.LOOK_AFTER and looked[0] < len(session.kernel.samples_us)
+
+
 def test_an_input_that_a_timed_call_has_changed_is_a_broken_rule(
     pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
