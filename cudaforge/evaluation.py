@@ -113,6 +113,8 @@ class Samples(Frozen):
     clock: str
     """`cuda events, cold L2, queued ahead`, `cpu, supervisor's clock around N calls`."""
     calls_per_sample: int = 1
+    sessions: tuple[int, ...] = ()
+    """A verification's: how many of the samples each session of fresh processes took, in order. Empty: one session."""
 
 
 class WorkloadBaseline(Frozen):

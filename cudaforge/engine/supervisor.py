@@ -532,7 +532,7 @@ class Supervisor:
                 unstable = unstable or why
                 dropped += sum(b.dropped for b in session.benches.values()) + session.throttled
                 pooled.add(session)
-            controls.append(timing.paired_ratio(pooled.samples["eager"], pooled.samples["control"]))
+            controls.append(timing.pooled_ratio(pooled.samples["eager"], pooled.samples["control"]))
             timings.append(pooled.timing(workload.name))
         sanitized = self._sanitize(task, kernel, built, options, stages)
         if sanitized.error:
@@ -543,7 +543,7 @@ class Supervisor:
         evaluation = self._passed(account, stages, timings, results, baseline)
         control = timing.combine(controls)
         assert evaluation.speedup is not None
-        win = evaluation.speedup.eager.low > max(1.0, control.high, 1 / control.low) and not unstable
+        win = timing.clears(evaluation.speedup.eager, control) and not unstable
         tie = "a tie: the interval does not clear 1 and the A/A control's noise"
         return Verification(
             evaluation=evaluation,
@@ -720,7 +720,8 @@ class Pooled:
     """Samples of several sessions on one workload."""
 
     def __init__(self) -> None:
-        self.samples: dict[str, list[float]] = {}
+        self.samples: dict[str, list[list[float]]] = {}
+        """By bench, one list a session."""
         self.attribution: Attribution | None = None
         self.last: Session | None = None
 
@@ -728,21 +729,21 @@ class Pooled:
         """Takes in the samples of a session."""
         self.last = session
         for name, bench in session.benches.items():
-            self.samples.setdefault(name, []).extend(bench.samples_us)
+            self.samples.setdefault(name, []).append(bench.samples_us)
 
     def timing(self, workload: str) -> WorkloadTiming:
         """Of all sessions together, paired group by group."""
         assert self.last is not None
         benches, compiled = self.last.benches, self.samples.get("compile")
-        kept = {n: timing.samples_of(v, benches[n].clock, benches[n].calls) for n, v in self.samples.items()}
+        kept = {n: timing.pooled_samples(v, benches[n].clock, benches[n].calls) for n, v in self.samples.items()}
         return WorkloadTiming(
             workload=workload,
             kernel=kept["kernel"],
             eager=kept["eager"],
             compile=kept.get("compile"),
             speedup=Speedup(
-                eager=timing.paired_ratio(self.samples["eager"], self.samples["kernel"]),
-                compile=timing.paired_ratio(compiled, self.samples["kernel"]) if compiled else None,
+                eager=timing.pooled_ratio(self.samples["eager"], self.samples["kernel"]),
+                compile=timing.pooled_ratio(compiled, self.samples["kernel"]) if compiled else None,
             ),
             attribution=self.attribution,
             aids=benches["kernel"].aids(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cudaforge.evaluation import Interval, Samples, Speedup
 
@@ -38,6 +39,16 @@ def samples_of(samples_us: Sequence[float], clock: str, calls: int = 1) -> Sampl
     )
 
 
+def pooled_samples(sessions_us: Sequence[Sequence[float]], clock: str, calls: int) -> Samples:
+    """Raw times of several sessions of fresh processes; the median's interval is bootstrapped as `pooled_ratio` is."""
+    together = samples_of([*itertools.chain(*sessions_us)], clock, calls)
+    if len(sessions_us) < 2:
+        return together
+    spread = bootstrap(lambda rng: statistics.median(_resample(sessions_us, rng)), together.median_us)
+    counts = tuple(len(samples) for samples in sessions_us)
+    return together.model_copy(update={"low_us": spread.low, "high_us": spread.high, "sessions": counts})
+
+
 def settled(samples_us: Sequence[float], share: float = 0.01) -> bool:
     """Whether the 95 % interval of the median lies inside +-`share`."""
     if len(samples_us) < 10:
@@ -56,9 +67,32 @@ def bootstrap(statistic: Callable[[random.Random], float], value: float, seed: i
 
 def paired_ratio(baseline_us: Sequence[float], kernel_us: Sequence[float]) -> Interval:
     """Speedup from interleaved blocks: the i-th of both were measured side by side. Median log-ratio, bootstrapped."""
-    logs = [math.log(b / k) for b, k in zip(baseline_us, kernel_us, strict=True)]
-    value = math.exp(statistics.median(logs))
-    return bootstrap(lambda rng: math.exp(statistics.median(rng.choices(logs, k=len(logs)))), value)
+    return pooled_ratio([baseline_us], [kernel_us])
+
+
+def pooled_ratio(baseline_us: Sequence[Sequence[float]], kernel_us: Sequence[Sequence[float]]) -> Interval:
+    """Speedup from several sessions of fresh processes, each of interleaved blocks: median log-ratio of all blocks.
+
+    Bootstrapped in two stages, sessions and then blocks of each: blocks of one session share its processes, and how
+    those differ from others (where their memory lies, say) no number of blocks can tell. So the interval reaches over
+    the medians of all sessions of a few.
+    """
+    sessions = [
+        [math.log(b / k) for b, k in zip(*pair, strict=True)] for pair in zip(baseline_us, kernel_us, strict=True)
+    ]
+    value = math.exp(statistics.median(itertools.chain(*sessions)))
+    return bootstrap(lambda rng: math.exp(statistics.median(_resample(sessions, rng))), value)
+
+
+def _resample(sessions: Sequence[Sequence[float]], rng: random.Random) -> Iterator[float]:
+    """Sessions drawn with replacement, and of each its samples likewise."""
+    for drawn in rng.choices(sessions, k=len(sessions)) if len(sessions) > 1 else sessions:
+        yield from rng.choices(drawn, k=len(drawn))
+
+
+def clears(speedup: Interval, control: Interval) -> bool:
+    """Whether a speedup is a win: above 1, and above what the baseline seems to gain over itself, either way round."""
+    return speedup.low > max(1.0, control.high, 1 / control.low)
 
 
 def unpaired_ratio(baseline_us: Sequence[float], kernel_us: Sequence[float]) -> Interval:
