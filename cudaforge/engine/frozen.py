@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 SPREAD_S = 3e-4
+POLL_S = 2e-5
 
 Mapping = tuple[int, int, int, str]
 """Start, end, offset in the file, and path of a mapping."""
@@ -48,32 +49,35 @@ def stop(pid: int, timeout_s: float = 10.0) -> bool:
             os.kill(pid, signal.SIGSTOP)  # again and again: one of its own SIGCONTs takes back what is under way
         if all(state in "TtZX" for state in _states(pid)):
             return True
+        time.sleep(POLL_S)  # a thread has to run to stop: whoever polls on its core makes it wait for the next tick
     return False
 
 
-def go_on(pid: int) -> None:
-    """Lets a stopped process run."""
+def go_on(pid: int) -> float:
+    """Lets a stopped process run. Returns when that was, by time.perf_counter."""
+    started = time.perf_counter()
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+    return started
 
 
-def go_on_spread(pid: int) -> None:
-    """Lets a stopped process run with its threads on cores of their own to begin with.
+def go_on_spread(pid: int) -> float:
+    """Lets a stopped process run with its threads on cores of their own to begin with. Returns when that was.
 
     Threads that wake up together may find themselves on one core, and stay there for the milliseconds that the
     scheduler takes to notice: a good part of a batch. After a moment each may run wherever it likes again.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        go_on(pid)
-        return
+        return go_on(pid)
     others = cores[1:]
     for i, thread in enumerate(_threads(pid)):
         _set_cores(thread, {cores[0] if i == 0 else others[(i - 1) % len(others)]})
-    go_on(pid)
+    started = go_on(pid)
     time.sleep(SPREAD_S)
     for thread in _threads(pid):
         _set_cores(thread, set(cores))
+    return started
 
 
 def _threads(pid: int) -> list[int]:

@@ -332,4 +332,6 @@ def serve(channel: Channel, handlers: dict[str, Any]) -> None:
                 frames.append([error.filename, error.lineno or 0, "<module>"])
             text = str(error)
             reply = {"error": {"type": type(error).__name__, "message": text[:20_000], "frames": frames[-40:]}}
+        # Else a long message would be freed when the next one has come: within the next batch, if that is what it asks.
+        del message, fds
         channel.send(reply)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -327,12 +328,16 @@ class Child:
             if self.watched:
                 self._still_s = frozen.cpu_seconds(self.pid)
 
-    def go_on(self, *, spread: bool = False) -> None:
-        """Lets a stopped child run; `spread`: with its threads on cores of their own to begin with."""
-        if self._stopped:
-            self._stopped = False
-            self.woken = self.watched and frozen.cpu_seconds(self.pid) - self._still_s > WOKEN_S
-            (frozen.go_on_spread if spread else frozen.go_on)(self.pid)
+    def go_on(self, *, spread: bool = False) -> float:
+        """Lets a stopped child run; `spread`: with its threads on cores of their own to begin with.
+
+        Returns when that was, by time.perf_counter.
+        """
+        if not self._stopped:
+            return time.perf_counter()
+        self._stopped = False
+        self.woken = self.watched and frozen.cpu_seconds(self.pid) - self._still_s > WOKEN_S
+        return (frozen.go_on_spread if spread else frozen.go_on)(self.pid)
 
     def ask(self, message: dict[str, Any], timeout: float, fds: list[int] | None = None) -> dict[str, Any]:
         """Sends a message and waits for its answer; a stopped child goes on first.

@@ -58,6 +58,25 @@ def test_a_stopped_child_stands_still_until_it_is_asked(child: Child) -> None:
         child.ask({"do": "no such thing"}, 20)
 
 
+def test_whoever_waits_for_a_stop_leaves_the_cores_to_those_who_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(["R", "R", "T"])
+    naps: list[float] = []
+    monkeypatch.setattr(frozen.os, "kill", lambda pid, number: None)
+    monkeypatch.setattr(frozen, "_states", lambda pid: [next(looks)])
+    monkeypatch.setattr(frozen.time, "sleep", naps.append)
+    assert frozen.stop(1)
+    assert naps == [frozen.POLL_S] * 2
+
+
+def test_placing_threads_is_no_part_of_what_is_timed(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[float] = []
+    monkeypatch.setattr(frozen.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(frozen, "_set_cores", lambda thread, cores: placed.append(time.perf_counter()))
+    child.stop()
+    started = child.go_on(spread=True)
+    assert placed[0] < started < placed[-1]
+
+
 def test_a_stopped_child_that_ran_nevertheless_is_noticed(child: Child) -> None:
     child.watched = True
     with pytest.raises(ChildError):
