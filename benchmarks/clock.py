@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "profiling")]
 
 from cudaforge.engine import machine, timing  # noqa: E402
 from cudaforge.engine.session import Session  # noqa: E402
-from cudaforge.engine.supervisor import Supervisor  # noqa: E402
+from cudaforge.engine.supervisor import VERIFY_GROUPS, Supervisor  # noqa: E402
 from cudaforge.task import Task  # noqa: E402
 
 ELEMENTWISE = """
@@ -123,7 +123,7 @@ def main() -> None:
     """Measures and writes clock.json and clock.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--groups", type=int, default=14)
+    parser.add_argument("--groups", type=int, default=VERIFY_GROUPS)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 
 SPREAD_S = 3e-4
+"""How long the threads of a process that goes on are held on cores of their own."""
 POLL_S = 2e-5
+"""Between two looks at whether a process stands still."""
 
 Mapping = tuple[int, int, int, str]
 """Start, end, offset in the file, and path of a mapping."""

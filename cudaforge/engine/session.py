@@ -49,10 +49,9 @@ class Session:
         self.throttled, self.groups = 0, 0
         """Groups that were dropped since the GPU was being slowed down, and all that were measured."""
         self.reference = reference
-        # On a GPU the constant is the reference process's, and eager is as large as it was without a candidate.
-        earlier = before if reference.gpu else None
-        self.constant_s: float = earlier.constant_s if earlier else bench.clock_constant(reference)
-        known: dict[str, Bench] = earlier.benches if earlier else {}
+        # The constant is the reference process's; on a GPU eager is as large as it was without a candidate, too.
+        self.constant_s: float = before.constant_s if before else bench.clock_constant(reference)
+        known: dict[str, Bench] = before.benches if before and reference.gpu else {}
         asked = dict(baselines)
         if candidate is not None:
             asked["kernel"] = (candidate, "kernel")

@@ -86,7 +86,7 @@ def pooled_ratio(baseline_us: Sequence[Sequence[float]], kernel_us: Sequence[Seq
 
 def _resample(sessions: Sequence[Sequence[float]], rng: random.Random) -> Iterator[float]:
     """Sessions drawn with replacement, and of each its samples likewise."""
-    for drawn in rng.choices(sessions, k=len(sessions)) if len(sessions) > 1 else sessions:
+    for drawn in rng.choices(sessions, k=len(sessions)):
         yield from rng.choices(drawn, k=len(drawn))
 
 
