@@ -164,7 +164,7 @@ class OpenAIModel:
                     delta = getattr(choice, "delta", None)
                     text.append(_get(delta, "content", str) or _get(delta, "refusal", str) or "")
         except (openai.APIError, httpx2.RequestError, ValueError) as err:  # ValueError: not JSON, not UTF-8
-            cause = err
+            cause = _without_frames(err)
         finally:
             await stream.close()
         said = "".join(text)
@@ -260,6 +260,19 @@ def _get(thing: object, name: str, kind: type[_T]) -> _T | None:
     """An attribute of a chunk, if it is there and of that type: the client does not validate what servers send."""
     value = getattr(thing, name, None)
     return value if isinstance(value, kind) else None
+
+
+def _without_frames(err: Exception) -> Exception:
+    """`err` without tracebacks, whose frames hold the client's unfinished generators.
+
+    Let go of here, they are closed in this event loop. Kept, they wait for the garbage collector, which may come when
+    the loop has ended, in another thread.
+    """
+    link: BaseException | None = err
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return err
 
 
 async def _say_nothing_of_this_machine(request: httpx2.Request) -> None:

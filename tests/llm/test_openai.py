@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
@@ -172,6 +174,37 @@ def test_tries_again_and_never_shows_half_a_reply(step: Step, serve: Serve, ask:
     assert complete(ask(server), question()).text == "whole"
     assert len(server.requests) == 3
     assert server.requests[0].body == server.requests[2].body
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Cut(),
+        Cut(abruptly=False),
+        Garbage("{not json"),
+        Garbage('{"error": "overloaded"}'),
+        Slow(10, "late"),
+        Say("half", finish_reason=None),
+    ],
+    ids=str,
+)
+def test_a_failed_try_leaves_no_open_stream_to_the_garbage_collector(
+    step: Step, serve: Serve, ask: Ask, question: Question
+) -> None:
+    def unfinished() -> set[str]:
+        found = (o for o in gc.get_objects() if isinstance(o, AsyncGeneratorType))
+        return {f"{o.__qualname__} {id(o)}" for o in found}
+
+    server = serve([step, "whole"])
+    model, request = ask(server, first_byte_timeout_s=0.5), question()
+    gc.collect()
+    gc.disable()
+    try:
+        before = unfinished()
+        assert complete(model, request).text == "whole"
+        assert unfinished() <= before
+    finally:
+        gc.enable()
 
 
 def test_tries_again_when_the_first_byte_is_slow(serve: Serve, ask: Ask, question: Question) -> None:
