@@ -75,7 +75,7 @@ def measure(reference: ReferenceHost, device: Device, stages: Stages, *, with_co
 
 def _timed(reference: ReferenceHost, what: str) -> Bench:
     """Batches of one baseline by itself."""
-    session = Session(reference, {what: (reference, what)})
+    session = Session(reference, {what: (reference.timed, what)})
     bench = session.benches[what]
     for done in range(BATCHES):
         session.group([what])

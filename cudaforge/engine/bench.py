@@ -247,8 +247,7 @@ class Bench:
             started = child.go_on(spread=bool(order) and not self.host.gpu)
             reply = child.answer(self.timeout_s)
             ended = time.perf_counter()
-        child.stop()
-        still = time.perf_counter() - ended
+        still = child.stop() - ended
         self.memory = reply
         self.suspect(WOKEN, child.woken, "its threads ran")
         # What it does after its answer and before it stands still is a part of the batch.
@@ -723,8 +722,8 @@ def _nothing_s(bench: Bench) -> float:
 
 
 def clock_constant(reference: ReferenceHost, timeout_s: float = 120.0) -> float:
-    """Seconds that the clock shows for no work: measured in the reference's process, never in a candidate's."""
-    arguments = (reference, "nothing", reference, 0.0, timeout_s)
+    """Seconds that the clock shows for no work: measured where baselines are timed, never in a candidate's process."""
+    arguments = (reference.timed, "nothing", reference, 0.0, timeout_s)
     if not reference.gpu:
         bench: Bench = StoppedBench(*arguments)
         bench.arrange(0, held=0, fresh=True)

@@ -10,6 +10,8 @@
 | arena (GPU)            | its own   | its own   | all that is allocated while calls are timed, outputs among it    |
 | table                  | its own   | its own   | addresses of the outputs of timed calls                          |
 | gate (GPU)             | its own   | its own   | the page of the clock                                            |
+
+A twin of the reference's has table, arena and gate of its own, and reads the reference's source.
 """
 
 from __future__ import annotations
@@ -161,12 +163,8 @@ class Host:
             self.page = None
 
 
-class ReferenceHost(Host):
-    """A reference process for one workload of a task. Raises TaskBroken where the task's code fails.
-
-    With `twin`, a second process for the same workload: it reads the twin's source and makes no trials, so that the
-    baseline can be timed against itself across two processes.
-    """
+class TaskHost(Host):
+    """A process that runs the task's own code. Raises TaskBroken where that fails."""
 
     def __init__(
         self,
@@ -175,30 +173,21 @@ class ReferenceHost(Host):
         device: str,
         cache: tuple[str, ...],
         extra_env: dict[str, str],
-        twin: ReferenceHost | None = None,
+        init_seed: int,
     ) -> None:
         super().__init__(device)
-        self.task, self.workload, self.twin = task, workload, twin
-        self.init_seed: int = twin.init_seed if twin else secrets.randbits(31)
-        self.parameter_seed: int | None = None
-        self.generation = 0
-        """Counts how often the source sets were drawn anew."""
-        self.alone: tuple[float, Any] | None = None
-        """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
+        self.task, self.workload, self.init_seed = task, workload, init_seed
+        self.cache, self.extra_env = cache, extra_env
         self.child = Child("reference", write=cache, programs=True, limits=LIMITS, device=device, extra_env=extra_env)
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
 
-    def _start(self) -> None:
+    def load(self) -> dict[str, Any]:
+        """Waits for the process and lets it execute the task and construct its Model; what it says of that."""
         meta = self.task.meta
         try:
             self.child.started(120.0)
         except (ChildDied, ChildTimeout) as failure:
             raise EvaluatorError(f"the reference's process does not start: {failure}. {self.child.output}") from None
-        loaded = self.ask(
+        return self.ask(
             "load",
             {
                 "do": "load",
@@ -211,10 +200,52 @@ class ReferenceHost(Host):
                 "init_seed": self.init_seed,
             },
         )
+
+    def ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Asks the process. TaskBroken where the task's code raises, EvaluatorError where the process fails."""
+        try:
+            return self.child.ask(message, timeout or REFERENCE_TIMEOUT_S)
+        except ChildError as error:
+            if "out of memory" in error.message.lower():
+                raise NoRoomError(f"the reference has too little memory: {error.message[:300]}") from None
+            ours = [frame for frame in error.frames if frame[0] == f"{self.task.name}.py"]
+            where = f"{ours[-1][0]}:{ours[-1][1]}: " if ours else ""
+            raise TaskBroken(f"{where}{error.type}: {error.message}"[:1000]) from None
+        except ChildDied as died:
+            raise EvaluatorError(f"the reference process {died.how}. {self.child.output[-300:]}".strip()) from None
+        except ChildTimeout:
+            raise EvaluatorError(f"the reference did not answer within {REFERENCE_TIMEOUT_S:.0f} s.") from None
+
+
+class ReferenceHost(TaskHost):
+    """The reference's process for one workload of a task: makes inputs, parameters and what is expected of them."""
+
+    def __init__(
+        self, task: Task, workload: Workload, device: str, cache: tuple[str, ...], extra_env: dict[str, str]
+    ) -> None:
+        super().__init__(task, workload, device, cache, extra_env, secrets.randbits(31))
+        self.parameter_seed: int | None = None
+        self.generation = 0
+        """Counts how often the source sets were drawn anew."""
+        self.alone: tuple[float, Any] | None = None
+        """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
+        self.twins: list[Twin] = []
+        self.timed: TaskHost = self
+        """The process in which baselines are timed. On the CPU a twin: in one that draws inputs calls take longer."""
+        try:
+            self._start()
+            if not self.gpu:
+                self.timed = Twin(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        loaded = self.load()
         self.parameters = _parameters(loaded["parameters"])
         self.init_tree = loaded["init"]
         seeds = [secrets.randbits(63) for _ in range(3)]
-        about = self.ask("describe", {"do": "describe", "seeds": seeds, "input_range": meta.input_range})
+        about = self.ask("describe", {"do": "describe", "seeds": seeds, "input_range": self.task.meta.input_range})
         self.tree = about["inputs"]
         self.input_specs = _specs(about["input_specs"])
         self.output_specs = _specs(about["output_specs"])
@@ -232,6 +263,17 @@ class ReferenceHost(Host):
             raise EvaluatorError(f"memory for inputs and outputs cannot be had: {error}") from None
         self.ask("load", {"do": "give_init", "slots": self.buffers["init"].wire()})
         self._init = self.buffers["init"].base.clone()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process and the one in which baselines are timed have not ended."""
+        return self.child.alive and self.timed.child.alive
+
+    def close(self) -> None:
+        """Its twins, too."""
+        for twin in list(self.twins):
+            twin.close()
+        super().close()
 
     def restore_init(self) -> None:
         """The constructor's tensors as they were given: an earlier candidate had them, and may have written there."""
@@ -254,25 +296,22 @@ class ReferenceHost(Host):
         ]
         own = self.buffers
         own["init"] = Buffer(init_specs, self.device)
-        lent: dict[str, Buffer] = {}
-        if self.twin is None:
-            own["parameters"] = Buffer([p.spec for p in self.parameters], self.device)
-            own["source"] = Buffer(self.input_specs * self.capacity, self.device, guard=INPUT_GUARD)
-            own["source"].poison(SETS * len(self.input_specs))
-            for i in range(SETS):
-                own[f"expected{i}"] = Buffer(self.output_specs, self.device)
-                own[f"exact{i}"] = Buffer(exact, self.device)
-        else:
-            lent = {name: self.twin.buffers[name] for name in ("parameters", "source")}
-        own.update(timing_buffers(self.output_specs, self.capacity, self.device))
-        self.lend({**own, **lent})
+        own["parameters"] = Buffer([p.spec for p in self.parameters], self.device)
+        own["source"] = Buffer(self.input_specs * self.capacity, self.device, guard=INPUT_GUARD)
+        own["source"].poison(SETS * len(self.input_specs))
+        for i in range(SETS):
+            own[f"expected{i}"] = Buffer(self.output_specs, self.device)
+            own[f"exact{i}"] = Buffer(exact, self.device)
+        if self.gpu:
+            own.update(timing_buffers(self.output_specs, self.capacity, self.device))
+        self.lend(own)
         if self.gpu:
             self.lend_page()
 
     @property
     def source(self) -> Buffer:
         """The input sets."""
-        return (self.twin or self).buffers["source"]
+        return self.buffers["source"]
 
     @property
     def nbytes(self) -> int:
@@ -304,11 +343,14 @@ class ReferenceHost(Host):
                 **self._answers(i),
             }
             used.append(str(self.ask("reference", message)["recipe"]))
+        for twin in self.twins:
+            twin.set_parameters(self.parameter_seed)
         return used
 
     def expect(self, index: int) -> None:
         """Works out what is right for source set `index` as it stands, into expected0 and exact0."""
         self.ask("reference", {"do": "expect", "set": self.entry(index), **self._answers(0)})
+        self.child.stop()  # its threads would spin on beside the next batch
 
     def _answers(self, i: int) -> dict[str, Any]:
         return {
@@ -330,7 +372,7 @@ class ReferenceHost(Host):
             "shifts": [secrets.randbits(40) + 1 for _ in range(count)],
         }
         self.ask("reference", message)
-        self.child.stop()  # its threads would spin on beside the next batch
+        self.child.stop()  # as above
 
     def admit(self) -> tuple[tuple[str, ...], int]:
         """Flags of the task's admission, and the bytes of its inputs that are shown to matter."""
@@ -347,20 +389,49 @@ class ReferenceHost(Host):
         )
         return tuple(str(flag) for flag in found["flags"]), int(found["live_bytes"])
 
-    def ask(self, stage: str, message: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        """Asks the reference. TaskBroken where the task's code raises, EvaluatorError where the process fails."""
+
+class Twin(TaskHost):
+    """A second process of a reference's, which is only ever called, as a candidate is: it reads the reference's input
+    sets. To be started while no candidate lives, since parameters pass through a buffer that candidates can write.
+
+    On the CPU baselines are timed in one: the heap of a process that draws inputs is full of holes, and calls took 2 to
+    5 % longer there. Another one times the baseline against itself.
+    """
+
+    def __init__(self, reference: ReferenceHost) -> None:
+        r = reference
+        super().__init__(r.task, r.workload, r.device, r.cache, r.extra_env, r.init_seed)
+        self.reference = reference
         try:
-            return self.child.ask(message, timeout or REFERENCE_TIMEOUT_S)
-        except ChildError as error:
-            if "out of memory" in error.message.lower():
-                raise NoRoomError(f"the reference has too little memory: {error.message[:300]}") from None
-            ours = [frame for frame in error.frames if frame[0] == f"{self.task.name}.py"]
-            where = f"{ours[-1][0]}:{ours[-1][1]}: " if ours else ""
-            raise TaskBroken(f"{where}{error.type}: {error.message}"[:1000]) from None
-        except ChildDied as died:
-            raise EvaluatorError(f"the reference process {died.how}. {self.child.output[-300:]}".strip()) from None
-        except ChildTimeout:
-            raise EvaluatorError(f"the reference did not answer within {REFERENCE_TIMEOUT_S:.0f} s.") from None
+            self.load()
+            own, shared = self.buffers, {name: reference.buffers[name] for name in ("parameters", "source")}
+            try:
+                own.update(timing_buffers(reference.output_specs, reference.capacity, self.device))
+                self.lend({**own, **shared})
+            except (RuntimeError, OSError) as error:
+                raise EvaluatorError(f"memory for outputs cannot be had: {error}") from None
+            if self.gpu:
+                self.lend_page()
+            # Where a constructor draws numbers otherwise than by torch, the two have not drawn the same.
+            slots = reference.buffers["parameters"].wire()
+            reference.ask("load", {"do": "give_parameters", "slots": slots, "pristine": True})
+            self.ask("load", {"do": "take_parameters", "slots": slots})
+            reference.ask("load", {"do": "give_parameters", "slots": slots, "pristine": False})
+            self.set_parameters(reference.parameter_seed)
+        except BaseException:
+            self.close()
+            raise
+        reference.twins.append(self)
+
+    def set_parameters(self, seed: int | None) -> None:
+        """Makes its parameters those of the reference's trials with this seed."""
+        self.ask("reference", {"do": "set_parameters", "parameter_seed": seed})
+
+    def close(self) -> None:
+        """Also leaves the reference's twins."""
+        super().close()
+        if self in self.reference.twins:
+            self.reference.twins.remove(self)
 
 
 class CandidateHost(Host):

@@ -1,4 +1,4 @@
-"""The reference's process: runs the task. Makes inputs, parameters and expected outputs; times the baselines.
+"""The reference's process: runs the task. Makes inputs, parameters and expected outputs; makes calls that are timed.
 
 The task is a user's file, so this process is confined like a candidate's; but it may run compilers, which
 torch.compile needs. Inputs and outputs go into memory that the supervisor lends.
@@ -99,6 +99,29 @@ class Reference(Runner):
             lent.copy_(tensor)
         self._synchronize()
         return {}
+
+    def give_parameters(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Writes parameters and buffers to the lent buffer; `pristine`: as the constructor left them, for a twin."""
+        values = self.pristine.values() if message["pristine"] else [tensor.detach() for _, tensor in self.named]
+        for value, lent in zip(values, self._lent_parameters(message), strict=True):
+            lent.copy_(value)
+        self._synchronize()
+        return {}
+
+    def take_parameters(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """A twin: takes them for its own."""
+        for value, lent in zip(self.pristine.values(), self._lent_parameters(message), strict=True):
+            value.copy_(lent)
+        self._synchronize()
+        return {}
+
+    def set_parameters(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """A twin: parameters as the reference makes them for trials with this seed."""
+        self._set_parameters(message["parameter_seed"])
+        return {}
+
+    def _lent_parameters(self, message: dict[str, Any]) -> list[torch.Tensor]:
+        return self.borrowed.tensors("parameters", message["slots"])
 
     def describe(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Runs once: specs of inputs and outputs, operations, whether float64 works, what values the inputs have."""
@@ -326,7 +349,11 @@ def _override(source: str, overrides: dict[str, Any]) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-HANDLERS = ("load", "give_init", "describe", "make", "expect", "fill", "admit", *RUNNER_HANDLERS)
+HANDLERS = (
+    *("load", "give_init", "describe", "make", "expect", "fill", "admit"),
+    *("give_parameters", "take_parameters", "set_parameters"),
+    *RUNNER_HANDLERS,
+)
 
 
 def answer(channel: Channel) -> None:

@@ -235,7 +235,7 @@ class Child:
         self._stopped = False
         self.watched, self.woken = False, False
         """Whether processor time is read around stops, and whether any was used during the last one."""
-        self._still_s = 0.0
+        self._still_s, self._stood_still = 0.0, 0.0
         self._tail = bytearray()
         self._zygote: Zygote | None = None
         self._reaper = 0
@@ -319,14 +319,19 @@ class Child:
         """The end of what the child printed. Untrusted."""
         return bytes(self._tail).decode("utf-8", "replace")
 
-    def stop(self) -> None:
-        """Makes the child stand still (SIGSTOP) until `go_on`. On return none of its threads runs."""
+    def stop(self) -> float:
+        """Makes the child stand still (SIGSTOP) until `go_on`. On return none of its threads runs.
+
+        Returns since when, by time.perf_counter.
+        """
         if not self._stopped:
             self._stopped = True
             if not frozen.stop(self.pid):
                 self.kill()  # what cannot be made to stand still cannot be timed
+            self._stood_still = time.perf_counter()
             if self.watched:
                 self._still_s = frozen.cpu_seconds(self.pid)
+        return self._stood_still
 
     def go_on(self, *, spread: bool = False) -> float:
         """Lets a stopped child run; `spread`: with its threads on cores of their own to begin with.

@@ -49,7 +49,7 @@ class Session:
         self.throttled, self.groups = 0, 0
         """Groups that were dropped since the GPU was being slowed down, and all that were measured."""
         self.reference = reference
-        # The constant is the reference process's; on a GPU eager is as large as it was without a candidate, too.
+        # The constant is that of eager's process; on a GPU eager is as large as it was without a candidate, too.
         self.constant_s: float = before.constant_s if before else bench.clock_constant(reference)
         known: dict[str, Bench] = before.benches if before and reference.gpu else {}
         asked = dict(baselines)
@@ -84,17 +84,18 @@ class Session:
     def _arrange_alike(self) -> None:
         """Lets every process know all the input sets, since a baseline may be called on any of the kernel's.
 
-        On a GPU baselines make as many calls as the kernel does, where that does not take long.
+        Baselines make as many calls as the kernel does, where that does not take long; eager and its control as many.
         """
+        sides = [self.benches[name] for name in ("eager", "control") if name in self.benches]
+        for b in self.benches.values():
+            if b.candidate is None and b.kind != "host":
+                if b in sides:
+                    b.calls = max(side.calls for side in sides)
+                if "kernel" in self.benches and b.calls < self.kernel.calls <= MOST_EXTRA * b.calls:
+                    b.calls = self.kernel.calls
         most = max(b.sets for b in self.benches.values())
         for b in self.benches.values():
             if b.candidate is None:
-                if (
-                    b.kind == "gate"
-                    and "kernel" in self.benches
-                    and b.calls < self.kernel.calls <= MOST_EXTRA * b.calls
-                ):
-                    b.calls = self.kernel.calls
                 b.arrange(most, held=b.calls)
                 if isinstance(b, GateBench) and b.kind == "gate" and not b.can_queue(b.calls):
                     b.calls = max(b.calls // 4, 1)
@@ -265,7 +266,7 @@ def _wrong(what: str) -> CandidateFailed:
 
 def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5) -> Session:
     """A baseline by itself, while no candidate lives: what it takes, and what the GPU does when it is idle."""
-    session = Session(reference, {what: (reference, what)})
+    session = Session(reference, {what: (reference.timed, what)})
     for _ in range(batches):
         session.group([what])
     return session

@@ -30,6 +30,7 @@ from cudaforge.engine.hosts import (
     Host,
     ReferenceHost,
     TaskBroken,
+    Twin,
     first_errors,
     floating,
 )
@@ -292,7 +293,7 @@ class Supervisor:
                 with stages("attribution"):
                     traced = self._traced(candidate, kernel, built)
                 with stages("timing"):
-                    eager_only: dict[str, tuple[Host, str]] = {"eager": (reference, "eager")}
+                    eager_only: dict[str, tuple[Host, str]] = {"eager": (reference.timed, "eager")}
                     session = Session(reference, eager_only, candidate, options.run_timeout_s, before=before)
                     watched = _Watched(session, built, stages)
                     session.screen(options.time_budget_s, watched.take)
@@ -499,13 +500,13 @@ class Supervisor:
             pooled = Pooled()
             for _ in range(processes):
                 # Where a process's memory happens to lie makes a few per cent on a CPU: fresh for all sides.
-                twin: ReferenceHost | None = None
+                twin: Twin | None = None
                 try:
                     with self._held(stages):
                         with stages("reference"):
                             self._forget(task, workload)
                             reference = self._reference(task, workload)
-                            twin = self._with_room(reference, partial(self._twin, reference))
+                            twin = self._with_room(reference, partial(Twin, reference))
                             before = alone(reference)
                         with self._candidate(kernel, built, reference, options, stages, account) as candidate:
                             with stages("check"):
@@ -554,23 +555,19 @@ class Supervisor:
             note="" if win else unstable or tie,
         )
 
-    def _twin(self, reference: ReferenceHost) -> ReferenceHost:
-        """A second process of the reference's, with which the baseline is timed against itself."""
-        return ReferenceHost(reference.task, reference.workload, self.where, *self._inductor(), twin=reference)
-
     def _side_by_side(
         self,
         reference: ReferenceHost,
-        twin: ReferenceHost,
+        twin: Twin,
         candidate: CandidateHost,
         base: WorkloadBaseline,
         options: EvaluateOptions,
         before: Session,
     ) -> Session:
         """Kernel, baselines and control, to be interleaved."""
-        baselines: dict[str, tuple[Host, str]] = {"eager": (reference, "eager"), "control": (twin, "eager")}
+        baselines: dict[str, tuple[Host, str]] = {"eager": (reference.timed, "eager"), "control": (twin, "eager")}
         if base.compile_mode:
-            baselines["compile"] = (reference, f"compile:{base.compile_mode}")
+            baselines["compile"] = (reference.timed, f"compile:{base.compile_mode}")
         watch = machine.Throttle(self.where)
         return Session(reference, baselines, candidate, options.run_timeout_s, watch=watch, before=before)
 
@@ -613,7 +610,7 @@ class Supervisor:
     def _reference(self, task: Task, workload: Workload) -> ReferenceHost:
         """The reference's process for a workload: the one at hand, or a new one in place of the oldest."""
         key = (task.id, workload.name)
-        if (at_hand := self.references.get(key)) and not at_hand.child.alive:
+        if (at_hand := self.references.get(key)) and not at_hand.alive:
             self._forget(task, workload)
         found = self.references.pop(key, None)
         if found is None:

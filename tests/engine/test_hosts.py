@@ -5,35 +5,38 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support.tasks import cpp, scale_add
+from support.tasks import SCALE_ADD, cpp, scale_add
 
+from cudaforge.engine import sandbox
 from cudaforge.engine import session as sessions
 from cudaforge.engine.builder import compile_kernel
-from cudaforge.engine.hosts import PIECE, SETS, CandidateHost, ReferenceHost
+from cudaforge.engine.hosts import PIECE, SETS, CandidateHost, ReferenceHost, Twin
 from cudaforge.engine.sandbox import Child
 from cudaforge.engine.session import Session
 from cudaforge.engine.supervisor import Supervisor
+from cudaforge.task import Task
 from cudaforge_profiling.devices import cpu_device
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[ReferenceHost, CandidateHost]]:
-    """A reference on the CPU and a candidate that is right."""
-    supervisor = Supervisor(tmp_path, "cpu")
+def pair(supervisor: Supervisor) -> Iterator[tuple[ReferenceHost, CandidateHost]]:
+    """A reference on the CPU and a candidate that is right, both fresh."""
     task = scale_add()
     built = compile_kernel(cpp(), supervisor.device, supervisor.cache, 120)
+    supervisor._forget(task, task.meta.workloads[0])
     reference = supervisor._reference(task, task.meta.workloads[0])
     reference.make_trials([1, 2], ["natural"] * SETS, perturb=True)
     candidate = CandidateHost(cpp(), built, reference, 60)
     candidate.give_parameters()
     yield reference, candidate
     candidate.close()
-    supervisor.close()
+    supervisor._forget(task, task.meta.workloads[0])
 
 
 def test_secret_pieces_of_every_input_are_wrong_until_the_end(pair: tuple[ReferenceHost, CandidateHost]) -> None:
@@ -57,7 +60,66 @@ def test_secret_pieces_of_every_input_are_wrong_until_the_end(pair: tuple[Refere
 
 def session_of(pair: tuple[ReferenceHost, CandidateHost]) -> Session:
     reference, candidate = pair
-    return Session(reference, {"eager": (reference, "eager")}, candidate, 60)
+    return Session(reference, {"eager": (reference.timed, "eager")}, candidate, 60)
+
+
+def test_eager_is_timed_in_a_process_of_its_own_with_the_parameters_of_the_trials(
+    pair: tuple[ReferenceHost, CandidateHost],
+) -> None:
+    reference, _ = pair
+    session = session_of(pair)
+    assert reference.timed in reference.twins and session.eager.host.child.pid != reference.child.pid
+    weight = reference.buffers["parameters"].tensor(0)
+    for perturb in (True, False):
+        reference.make_trials([3, 4], ["natural"] * SETS, perturb=perturb)
+        right = weight.clone()
+        assert bool((right == 1).all()) is not perturb
+        weight.fill_(1e-40)  # candidates can write there, and such numbers are slow
+        reference.fill(session.eager.sets)
+        session.eager.batch(list(range(session.eager.calls)), {0})
+        x, y = (reference.source.tensor(i) for i in range(2))
+        assert torch.equal(session.eager.read[0][0], x * right + y)
+
+
+def test_a_twin_has_what_the_references_constructor_drew_by_whatever_means(supervisor: Supervisor) -> None:
+    source = SCALE_ADD.replace("torch.ones(n)", "torch.tensor([float(os.urandom(1)[0]) for _ in range(n)])")
+    task = Task.parse("import os\n" + source, name="drawn")
+    reference = supervisor._reference(task, task.meta.workloads[0])
+    reference.make_trials([1, 2], ["natural"] * SETS, perturb=True)
+    twin = Twin(reference)
+    for host in (reference.timed, twin):
+        session = Session(reference, {"eager": (host, "eager")})
+        reference.fill(session.eager.sets)
+        session.eager.batch([0, 1, 2], {2})
+        x, y = (reference.source.tensor(4 + i) for i in range(2))
+        assert torch.equal(session.eager.read[2][0], x * reference.buffers["parameters"].tensor(0) + y)
+    twin.close()
+    assert reference.twins == [reference.timed]
+    reference.timed.child.kill()
+    assert not reference.alive and supervisor._reference(task, task.meta.workloads[0]) is not reference
+
+
+def test_eager_and_its_control_make_as_many_calls_and_at_least_the_kernels(
+    pair: tuple[ReferenceHost, CandidateHost],
+) -> None:
+    reference, candidate = pair
+    twin = Twin(reference)
+    session = Session(reference, {"eager": (reference.timed, "eager"), "control": (twin, "eager")}, candidate, 60)
+    eager, control, kernel = (session.benches[name] for name in ("eager", "control", "kernel"))
+    for calls, wanted in (((9, 5, 3), 9), ((9, 5, 60), 60), ((9, 5, 400), 9)):
+        eager.calls, control.calls, kernel.calls = calls
+        session._arrange_alike()
+        assert (eager.calls, control.calls, kernel.calls) == (wanted, wanted, calls[2])
+    twin.close()
+
+
+def test_what_the_supervisor_reads_of_a_stopped_process_is_not_the_kernels_time(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(pair)
+    assert pair[1].child.watched
+    monkeypatch.setattr(sandbox.frozen, "cpu_seconds", lambda pid: time.sleep(0.5) or 0.0)
+    assert session.kernel.timed([0]) < 0.5
 
 
 def test_a_batch_with_a_sign_of_foul_play_is_no_sample_and_most_are_a_verdict(
@@ -157,7 +219,7 @@ def test_a_batch_that_is_measured_again_is_compared_too(
         monkeypatch.setattr(Session, name, lambda s, *a, n=name, r=real: (compared.append(n), r(s, *a)))
     monkeypatch.setattr(Child, "preemptions", lambda _: 0)  # whatever else runs on this machine
     monkeypatch.setattr(Session, "_strictly", lambda _: False)
-    session = Session(reference, {"eager": (reference, "eager")}, candidate, 60)
+    session = Session(reference, {"eager": (reference.timed, "eager")}, candidate, 60)
     session.group(["eager", "kernel"])
     assert compared == ["_compare"]
     monkeypatch.setattr(Child, "preemptions", lambda _: next(count))  # every batch has lost a core

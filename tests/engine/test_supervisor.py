@@ -137,8 +137,8 @@ def test_an_endless_kernel_times_out_and_the_next_is_right(supervisor: Superviso
 
 def test_no_candidate_outlives_its_evaluation(supervisor: Supervisor) -> None:
     evaluate(supervisor, module("import subprocess; subprocess.Popen(['sleep', '1000']); " + RIGHT))
-    scratch = [child.scratch for child in LIVE]
-    assert len(scratch) == len(supervisor.references), "only references are kept"
+    kept = {host.child for reference in supervisor.references.values() for host in (reference, reference.timed)}
+    assert set(LIVE) == kept, "only references, and where their baselines are timed"
     processes = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
     assert [p for p in processes if _cmdline(p / "cmdline") == ["sleep", "1000"]] == []
 
