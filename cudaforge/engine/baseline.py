@@ -75,13 +75,15 @@ def measure(reference: ReferenceHost, device: Device, stages: Stages, *, with_co
 
 def _timed(reference: ReferenceHost, what: str) -> Bench:
     """Batches of one baseline by itself."""
-    session = Session(reference, {what: (reference.timed, what)})
-    bench = session.benches[what]
-    for done in range(BATCHES):
-        session.group([what])
-        if done >= 3 and bench.spent_s > 2.0:
-            break
-    return bench
+    host = reference.timed if what == "eager" else reference.compiled()
+    try:
+        session = Session(reference, {what: (host, what)})
+        bench = session.benches[what]
+        while len(bench.samples_us) < (4 if bench.spent_s > 2.0 else BATCHES):
+            session.group([what])
+        return bench
+    finally:
+        reference.keep_eager_alone()
 
 
 def _show(spec: tuple[str, tuple[int, ...]]) -> str:

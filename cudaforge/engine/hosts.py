@@ -11,7 +11,8 @@
 | table                  | its own   | its own   | addresses of the outputs of timed calls                          |
 | gate (GPU)             | its own   | its own   | the page of the clock                                            |
 
-A twin of the reference's has table, arena and gate of its own, and reads the reference's source.
+A twin of the reference's has table, arena and gate of its own, and reads the reference's init, parameters and source.
+On the CPU the reference makes no timed calls and has no table.
 """
 
 from __future__ import annotations
@@ -180,16 +181,21 @@ class TaskHost(Host):
         self.cache, self.extra_env = cache, extra_env
         self.child = Child("reference", write=cache, programs=True, limits=LIMITS, device=device, extra_env=extra_env)
 
-    def load(self) -> dict[str, Any]:
-        """Waits for the process and lets it execute the task and construct its Model; what it says of that."""
-        meta = self.task.meta
+    def started(self) -> None:
+        """Waits for the process."""
         try:
             self.child.started(120.0)
         except (ChildDied, ChildTimeout) as failure:
             raise EvaluatorError(f"the reference's process does not start: {failure}. {self.child.output}") from None
+
+    def load(self, **init: Any) -> dict[str, Any]:
+        """Lets it execute the task and construct its Model, with lent `init` and `init_slots` or the task's own
+        arguments; what it says of that."""
+        meta = self.task.meta
         return self.ask(
             "load",
             {
+                **init,
                 "do": "load",
                 "source": self.task.source,
                 "file": f"{self.task.name}.py",
@@ -231,7 +237,7 @@ class ReferenceHost(TaskHost):
         """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
         self.twins: list[Twin] = []
         self.timed: TaskHost = self
-        """The process in which baselines are timed. On the CPU a twin: in one that draws inputs calls take longer."""
+        """The process in which eager is timed. On the CPU a twin: in one that draws inputs calls take longer."""
         try:
             self._start()
             if not self.gpu:
@@ -241,6 +247,7 @@ class ReferenceHost(TaskHost):
             raise
 
     def _start(self) -> None:
+        self.started()
         loaded = self.load()
         self.parameters = _parameters(loaded["parameters"])
         self.init_tree = loaded["init"]
@@ -266,8 +273,18 @@ class ReferenceHost(TaskHost):
 
     @property
     def alive(self) -> bool:
-        """Whether its process and the one in which baselines are timed have not ended."""
+        """Whether its process and the one in which eager is timed have not ended."""
         return self.child.alive and self.timed.child.alive
+
+    def compiled(self) -> TaskHost:
+        """The process in which torch.compile is timed. On the CPU a new twin: compiling leaves its traces in a heap."""
+        return self if self.gpu else Twin(self)
+
+    def keep_eager_alone(self) -> None:
+        """Ends all twins but the one in which eager is timed."""
+        for twin in list(self.twins):
+            if twin is not self.timed:
+                twin.close()
 
     def close(self) -> None:
         """Its twins, too."""
@@ -392,10 +409,11 @@ class ReferenceHost(TaskHost):
 
 class Twin(TaskHost):
     """A second process of a reference's, which is only ever called, as a candidate is: it reads the reference's input
-    sets. To be started while no candidate lives, since parameters pass through a buffer that candidates can write.
+    sets. To be started while no candidate lives: constructor's arguments and parameters pass through buffers that
+    candidates can write.
 
-    On the CPU baselines are timed in one: the heap of a process that draws inputs is full of holes, and calls took 2 to
-    5 % longer there. Another one times the baseline against itself.
+    On the CPU baselines are timed in such processes, each in its own: the heap of one that draws inputs is full of
+    holes, and calls took 2 to 5 % longer there. Another one times eager against itself.
     """
 
     def __init__(self, reference: ReferenceHost) -> None:
@@ -403,16 +421,17 @@ class Twin(TaskHost):
         super().__init__(r.task, r.workload, r.device, r.cache, r.extra_env, r.init_seed)
         self.reference = reference
         try:
-            self.load()
-            own, shared = self.buffers, {name: reference.buffers[name] for name in ("parameters", "source")}
+            self.started()
             try:
-                own.update(timing_buffers(reference.output_specs, reference.capacity, self.device))
-                self.lend({**own, **shared})
-            except (RuntimeError, OSError) as error:
-                raise EvaluatorError(f"memory for outputs cannot be had: {error}") from None
-            if self.gpu:
-                self.lend_page()
-            # Where a constructor draws numbers otherwise than by torch, the two have not drawn the same.
+                self.buffers.update(timing_buffers(r.output_specs, r.capacity, self.device))
+                self.lend({**self.buffers, **{name: r.buffers[name] for name in ("init", "parameters", "source")}})
+                if self.gpu:
+                    self.lend_page()
+            except (RuntimeError, OSError, ChildError, ChildDied, ChildTimeout) as error:
+                raise EvaluatorError(f"memory cannot be lent to the baseline's process: {error}") from None
+            # What the reference has drawn otherwise than by torch, this process would draw anew.
+            reference.restore_init()
+            self.load(init=r.init_tree, init_slots=r.buffers["init"].wire())
             slots = reference.buffers["parameters"].wire()
             reference.ask("load", {"do": "give_parameters", "slots": slots, "pristine": True})
             self.ask("load", {"do": "take_parameters", "slots": slots})
@@ -738,13 +757,13 @@ class CandidateHost(Host):
 
 def timing_buffers(output_specs: list[Spec], count: int, device: str) -> dict[str, Buffer]:
     """What a process is lent so that its timed outputs can be read: a table of addresses, and on a GPU an arena."""
-    found = {"table": Buffer([("int64", (max(count * len(output_specs), 1),))], "cpu")}
-    if device == "cpu":
-        return found
-    # Twice the outputs of a full batch, since segments are split unevenly, and room for what else a call allocates.
-    one = nbytes(output_specs)
-    size = min(2 * count * one + (1 << 30), 3 * SET_BYTES["cuda"] + 4 * one)
-    return {**found, "arena": Buffer([("uint8", (size,))], device)}
+    found = {}
+    if device != "cpu":
+        # Twice the outputs of a full batch, since segments are split unevenly, and room for what else a call allocates.
+        one = nbytes(output_specs)
+        size = min(2 * count * one + (1 << 30), 3 * SET_BYTES["cuda"] + 4 * one)
+        found["arena"] = Buffer([("uint8", (size,))], device)
+    return {**found, "table": Buffer([("int64", (max(count * len(output_specs), 1),))], "cpu")}
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -194,7 +194,8 @@ def open_lent(wire: dict[str, Any], fd: int | None) -> torch.Tensor:
 
     if wire["kind"] == "shm":
         assert fd is not None
-        mapped = mmap.mmap(fd, wire["bytes"])
+        # All pages now: on the CPU the first call on an input set would be charged for them.
+        mapped = mmap.mmap(fd, wire["bytes"], flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         os.close(fd)
         return torch.frombuffer(mapped, dtype=torch.uint8)
     return cuda_tensor(open_ipc(bytes.fromhex(wire["handle"])), wire["bytes"], wire["device"])

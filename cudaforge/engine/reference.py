@@ -57,7 +57,8 @@ class Reference(Runner):
         return torch.compile(self.model, mode=None if mode == "default" else mode, dynamic=False)
 
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Executes the task's file with the workload's overrides and constructs Model from a seed.
+        """Executes the task's file with the workload's overrides and constructs Model from a seed, with the task's
+        arguments or with those that were lent.
 
         Returns the constructor's arguments, parameters and buffers as specs.
         """
@@ -76,7 +77,11 @@ class Reference(Runner):
             exec(compile(source, message["file"], "exec"), namespace)
         torch.manual_seed(message["init_seed"])
         with torch.device(self.device):
-            self.init = self.module.get_init_inputs()
+            if "init" in message:
+                lent = self.borrowed.tensors("init", message["init_slots"])
+                self.init = unpack(message["init"], [tensor.clone() for tensor in lent])
+            else:
+                self.init = self.module.get_init_inputs()
             torch.manual_seed(message["init_seed"])
             self.model = self.module.Model(*self.init).to(self.device)
         if self.dtype is not None:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 
 from cudaforge.engine import bench, check, machine, timing, verdicts
 from cudaforge.engine.bench import Bench, GateBench, HostBench
-from cudaforge.engine.hosts import CandidateFailed, CandidateHost, Host, ReferenceHost, first_errors, nbytes
+from cudaforge.engine.hosts import (
+    CandidateFailed,
+    CandidateHost,
+    Host,
+    ReferenceHost,
+    TaskBroken,
+    first_errors,
+    nbytes,
+)
 from cudaforge.errors import EvaluatorError
 
 MOST_EXTRA = 10
@@ -49,12 +57,13 @@ class Session:
         self.throttled, self.groups = 0, 0
         """Groups that were dropped since the GPU was being slowed down, and all that were measured."""
         self.reference = reference
+        asked = dict(baselines)
+        if candidate is not None:
+            candidate.child.stop()  # nothing of it runs while the clock's constant and the baselines' calls are found
+            asked["kernel"] = (candidate, "kernel")
         # The constant is that of eager's process; on a GPU eager is as large as it was without a candidate, too.
         self.constant_s: float = before.constant_s if before else bench.clock_constant(reference)
         known: dict[str, Bench] = before.benches if before and reference.gpu else {}
-        asked = dict(baselines)
-        if candidate is not None:
-            asked["kernel"] = (candidate, "kernel")
         self.benches: dict[str, Bench] = {
             name: bench.make(host, what, reference, self.constant_s, timeout_s, known=known.get(name))
             for name, (host, what) in asked.items()
@@ -84,15 +93,17 @@ class Session:
     def _arrange_alike(self) -> None:
         """Lets every process know all the input sets, since a baseline may be called on any of the kernel's.
 
-        Baselines make as many calls as the kernel does, where that does not take long; eager and its control as many.
+        Eager and its control make equally many calls. On a GPU baselines make as many as the kernel does, where that
+        does not take long.
         """
         sides = [self.benches[name] for name in ("eager", "control") if name in self.benches]
+        most = max((side.calls for side in sides), default=0)
+        for side in sides:
+            side.calls = most
         for b in self.benches.values():
-            if b.candidate is None and b.kind != "host":
-                if b in sides:
-                    b.calls = max(side.calls for side in sides)
-                if "kernel" in self.benches and b.calls < self.kernel.calls <= MOST_EXTRA * b.calls:
-                    b.calls = self.kernel.calls
+            wanted = self.kernel.calls if "kernel" in self.benches and b.candidate is None else 0
+            if b.kind == "gate" and b.calls < wanted <= MOST_EXTRA * b.calls:
+                b.calls = wanted
         most = max(b.sets for b in self.benches.values())
         for b in self.benches.values():
             if b.candidate is None:
@@ -124,7 +135,7 @@ class Session:
         one of most groups with float64, as in a check. Raises CandidateFailed.
 
         Returns whether the group counts. One does not, for none of its benches, where the GPU was slowed down, the
-        kernel's batch showed a sign of foul play, or was too short: then the following ones are longer.
+        kernel's batch showed a sign of foul play, or one was too short: then the following ones are longer.
         """
         order = [self.benches[name] for name in names]
         sets = max(b.sets for b in order)
@@ -154,8 +165,10 @@ class Session:
             host = kernel.candidate
             if host and not host.kept(set(kernel.read)):
                 raise CandidateFailed("rule", "a timed call changed its inputs in place.", stage="inputs changed")
-        if kernel and kernel.too_short:
-            kernel.grow()
+        short = [b for b in order if b.too_short and (b is kernel or b.kind == "cpu")]
+        if short:
+            for b in short:
+                b.grow()
             self._arrange_alike()
             for b in self.benches.values():
                 b.forget()
@@ -195,7 +208,16 @@ class Session:
         for pick in set(self.kernel.read) & set(self.eager.read):
             for mine, theirs in zip(self.kernel.read[pick], self.eager.read[pick], strict=True):
                 if not check.alike(mine, theirs, self.share):
+                    self._prove_eager(pick)
                     raise _wrong("the output of a timed call is not that of its inputs.")
+
+    def _prove_eager(self, pick: int) -> None:
+        """TaskBroken where eager's own output of a timed call is not what the reference expects of it: on the CPU they
+        are two processes, and a Model may draw numbers in a way that cannot be repeated."""
+        self.reference.expect(pick)
+        for i, theirs in enumerate(self.eager.read[pick]):
+            if not check.alike(theirs, self.reference.buffers["expected0"].tensor(i), self.share):
+                raise TaskBroken("Model gives other outputs in another process; draw what it keeps by torch alone")
 
     def _compare_strictly(self, pick: int) -> None:
         host = self.kernel.host
@@ -267,6 +289,6 @@ def _wrong(what: str) -> CandidateFailed:
 def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5) -> Session:
     """A baseline by itself, while no candidate lives: what it takes, and what the GPU does when it is idle."""
     session = Session(reference, {what: (reference.timed, what)})
-    for _ in range(batches):
+    while len(session.benches[what].samples_us) < batches:
         session.group([what])
     return session

@@ -81,7 +81,7 @@ ROOM_SHARE = 0.4
 ALONE_S = 120.0
 """How long the times of eager without a candidate stand."""
 
-H = TypeVar("H", bound=Host)
+T = TypeVar("T")
 
 
 class _Watched:
@@ -500,13 +500,13 @@ class Supervisor:
             pooled = Pooled()
             for _ in range(processes):
                 # Where a process's memory happens to lie makes a few per cent on a CPU: fresh for all sides.
-                twin: Twin | None = None
+                reference: ReferenceHost | None = None
                 try:
                     with self._held(stages):
                         with stages("reference"):
                             self._forget(task, workload)
                             reference = self._reference(task, workload)
-                            twin = self._with_room(reference, partial(Twin, reference))
+                            baselines = self._with_room(reference, partial(_sides, reference, base))
                             before = alone(reference)
                         with self._candidate(kernel, built, reference, options, stages, account) as candidate:
                             with stages("check"):
@@ -518,7 +518,7 @@ class Supervisor:
                             with stages("attribution"):
                                 traced = self._traced(candidate, kernel, built)
                             with stages("timing"):
-                                session = self._side_by_side(reference, twin, candidate, base, options, before)
+                                session = self._side_by_side(reference, baselines, candidate, options, before)
                                 watched = _Watched(session, built, stages)
                                 session.interleave(VERIFY_GROUPS, VERIFY_LIMIT_S, watched.take)
                                 why = _not_slowed(session, before) or session.unstable
@@ -528,8 +528,8 @@ class Supervisor:
                     broken = verdicts.failed(failed, kernel, built.package, account, stages.seconds)
                     return Verification(evaluation=broken, note="the winner failed when it was verified")
                 finally:
-                    if twin is not None:
-                        twin.close()
+                    if reference is not None:
+                        reference.keep_eager_alone()
                 unstable = unstable or why
                 dropped += sum(b.dropped for b in session.benches.values()) + session.throttled
                 pooled.add(session)
@@ -558,16 +558,12 @@ class Supervisor:
     def _side_by_side(
         self,
         reference: ReferenceHost,
-        twin: Twin,
+        baselines: dict[str, tuple[Host, str]],
         candidate: CandidateHost,
-        base: WorkloadBaseline,
         options: EvaluateOptions,
         before: Session,
     ) -> Session:
         """Kernel, baselines and control, to be interleaved."""
-        baselines: dict[str, tuple[Host, str]] = {"eager": (reference.timed, "eager"), "control": (twin, "eager")}
-        if base.compile_mode:
-            baselines["compile"] = (reference.timed, f"compile:{base.compile_mode}")
         watch = machine.Throttle(self.where)
         return Session(reference, baselines, candidate, options.run_timeout_s, watch=watch, before=before)
 
@@ -624,7 +620,7 @@ class Supervisor:
     def _held_bytes(self) -> int:
         return sum(reference.held_bytes for reference in self.references.values())
 
-    def _with_room(self, kept: ReferenceHost | None, start: Callable[[], H]) -> H:
+    def _with_room(self, kept: ReferenceHost | None, start: Callable[[], T]) -> T:
         """Starts a process; where memory is short, without the references of other tasks than `kept`."""
         try:
             return start()
@@ -699,6 +695,21 @@ def _timing(
         attribution=found,
         aids=mine.aids(),
     )
+
+
+def _sides(reference: ReferenceHost, base: WorkloadBaseline) -> dict[str, tuple[Host, str]]:
+    """What a kernel is verified beside, and in which process: eager, eager once more as control, torch.compile."""
+    try:
+        found: dict[str, tuple[Host, str]] = {
+            "eager": (reference.timed, "eager"),
+            "control": (Twin(reference), "eager"),
+        }
+        if base.compile_mode:
+            found["compile"] = (reference.compiled(), f"compile:{base.compile_mode}")
+        return found
+    except BaseException:
+        reference.keep_eager_alone()
+        raise
 
 
 def _not_slowed(session: Session, before: Session) -> str:

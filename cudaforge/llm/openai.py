@@ -268,10 +268,14 @@ def _without_frames(err: Exception) -> Exception:
     Let go of here, they are closed in this event loop. Kept, they wait for the garbage collector, which may come when
     the loop has ended, in another thread.
     """
-    link: BaseException | None = err
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    links: list[BaseException | None] = [err]
+    seen: set[int] = set()
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__]
     return err
 
 

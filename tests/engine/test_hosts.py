@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ from support.tasks import SCALE_ADD, cpp, scale_add
 
 from cudaforge.engine import sandbox
 from cudaforge.engine import session as sessions
+from cudaforge.engine.bench import Bench, StoppedBench
 from cudaforge.engine.builder import compile_kernel
-from cudaforge.engine.hosts import PIECE, SETS, CandidateHost, ReferenceHost, Twin
+from cudaforge.engine.hosts import PIECE, SETS, CandidateHost, ReferenceHost, TaskBroken, Twin
 from cudaforge.engine.sandbox import Child
 from cudaforge.engine.session import Session
 from cudaforge.engine.supervisor import Supervisor
@@ -99,18 +100,80 @@ def test_a_twin_has_what_the_references_constructor_drew_by_whatever_means(super
     assert not reference.alive and supervisor._reference(task, task.meta.workloads[0]) is not reference
 
 
-def test_eager_and_its_control_make_as_many_calls_and_at_least_the_kernels(
-    pair: tuple[ReferenceHost, CandidateHost],
+def test_a_twin_is_given_the_arguments_that_the_references_model_was(supervisor: Supervisor) -> None:
+    source = SCALE_ADD.replace(
+        "return [columns]", "return [columns, float(os.urandom(1)[0]), torch.tensor(os.getpid())]"
+    )
+    source = source.replace("(self, n)", "(self, n, scale, pid)").replace("super()", "self.kept = scale + pid; super()")
+    task = Task.parse("import os\n" + source.replace("+ y", "+ y * self.kept"), name="given")
+    reference = supervisor._reference(task, task.meta.workloads[0])
+    reference.make_trials([1, 2], ["natural"] * SETS, perturb=True)
+    session = Session(reference, {"eager": (reference.timed, "eager")})
+    reference.fill(session.eager.sets)
+    session.eager.batch([0, 1, 2], {1})
+    reference.expect(1)
+    assert torch.equal(session.eager.read[1][0], reference.buffers["expected0"].tensor(0))
+
+
+def test_where_eager_is_not_the_reference_no_kernel_is_to_blame(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    session = session_of(pair)
+    answers = [False, True]  # the kernel's output is not eager's, eager's is the reference's
+    monkeypatch.setattr(sessions.check, "alike", lambda *_: answers.pop(0))
+    with pytest.raises(sessions.CandidateFailed, match="not that of its inputs"):
+        session.group(["kernel", "eager"])
+    answers = [False, False]
+    with pytest.raises(TaskBroken, match="in another process"):
+        session.group(["kernel", "eager"])
+
+
+def test_eager_and_its_control_make_equally_many_calls(pair: tuple[ReferenceHost, CandidateHost]) -> None:
     reference, candidate = pair
     twin = Twin(reference)
     session = Session(reference, {"eager": (reference.timed, "eager"), "control": (twin, "eager")}, candidate, 60)
     eager, control, kernel = (session.benches[name] for name in ("eager", "control", "kernel"))
-    for calls, wanted in (((9, 5, 3), 9), ((9, 5, 60), 60), ((9, 5, 400), 9)):
-        eager.calls, control.calls, kernel.calls = calls
-        session._arrange_alike()
-        assert (eager.calls, control.calls, kernel.calls) == (wanted, wanted, calls[2])
+    eager.calls, control.calls, kernel.calls = 9, 5, 3
+    session._arrange_alike()
+    assert (eager.calls, control.calls, kernel.calls) == (9, 9, 3)
     twin.close()
+
+
+def test_nothing_of_a_candidate_runs_while_the_clock_is_set_up(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads would make the constant too large, and the trials of baselines too slow, so their batches short."""
+    candidate = pair[1]
+    candidate.give_inputs(range(SETS))
+    candidate.run()
+    seen: list[bool] = []
+
+    def note(real: Callable[..., float]) -> Callable[..., float]:
+        def noted(bench: Bench, *arguments: object) -> float:
+            if bench.candidate is None:
+                seen.append(candidate.child._stopped)
+            return real(bench, *arguments)
+
+        return noted
+
+    for name in ("timed", "_trial", "_measure"):
+        monkeypatch.setattr(StoppedBench, name, note(getattr(StoppedBench, name)))
+    session = session_of(pair)
+    session.kernel.calls, session.kernel.samples_us = 1, [200.0]
+    session.kernel.grow()
+    session.kernel.samples_us.clear()
+    session.group(["eager", "kernel"])
+    assert len(seen) > 9 and all(seen)
+
+
+def test_a_baselines_batch_that_is_too_short_makes_longer_ones(
+    pair: tuple[ReferenceHost, CandidateHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(pair)
+    eager, real = session.eager, session.eager._measure
+    eager.calls = 2
+    monkeypatch.setattr(eager, "_measure", lambda order, picks: (real(order, picks), 2e-4)[1])
+    assert session.group(["kernel", "eager"]) is False and eager.calls == 75
 
 
 def test_what_the_supervisor_reads_of_a_stopped_process_is_not_the_kernels_time(
