@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "profiling")]
 
 from cudaforge.engine import machine, timing  # noqa: E402
 from cudaforge.engine.hosts import Twin  # noqa: E402
-from cudaforge.engine.session import Session  # noqa: E402
+from cudaforge.engine.session import Session, alone  # noqa: E402
 from cudaforge.engine.supervisor import VERIFY_GROUPS, Supervisor  # noqa: E402
 from cudaforge.task import Task  # noqa: E402
 
@@ -74,10 +74,14 @@ def measure(supervisor: Supervisor, source: str, n: int, groups: int, processes:
     calls = 0
     for _ in range(processes):
         reference = supervisor._reference(task, workload)
+        before = alone(reference)
+        reference.renew()
         twin = Twin(reference)
         try:
             reference.make_trials([1, 2], ["natural"] * 2, perturb=False)
-            session = Session(reference, {"eager": (reference.timed, "eager"), "control": (twin, "eager")})
+            session = Session(
+                reference, {"eager": (reference.timed, "eager"), "control": (twin, "eager")}, before=before
+            )
             session.interleave(groups, 20.0)
             eager_us.append(session.eager.samples_us)
             control_us.append(session.benches["control"].samples_us)

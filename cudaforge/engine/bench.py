@@ -223,6 +223,8 @@ class Bench:
         self.host.child.stop()
         if self.candidate:
             self.candidate.give_inputs(sets)
+        elif not self.host.gpu:
+            self.reference.write_again(sets)
 
     def suspect(self, what: str, seen: bool, evidence: str) -> None:
         """Notes a sign of foul play."""

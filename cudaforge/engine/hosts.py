@@ -235,6 +235,8 @@ class ReferenceHost(TaskHost):
         """Counts how often the source sets were drawn anew."""
         self.alone: tuple[float, Any] | None = None
         """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
+        self._aside: torch.Tensor | None = None
+        """CPU: a copy of the source sets, to write them again from."""
         self.twins: list[Twin] = []
         self.timed: TaskHost = self
         """The process in which eager is timed. On the CPU a twin: in one that draws inputs calls take longer."""
@@ -280,6 +282,12 @@ class ReferenceHost(TaskHost):
         """The process in which torch.compile is timed. On the CPU a new twin: compiling leaves its traces in a heap."""
         return self if self.gpu else Twin(self)
 
+    def renew(self) -> None:
+        """On the CPU another process for eager, as fresh as a candidate's: earlier batches leave their traces, too."""
+        if self.timed is not self:
+            self.timed.close()
+            self.timed = Twin(self)
+
     def keep_eager_alone(self) -> None:
         """Ends all twins but the one in which eager is timed."""
         for twin in list(self.twins):
@@ -324,6 +332,8 @@ class ReferenceHost(TaskHost):
         self.lend(own)
         if self.gpu:
             self.lend_page()
+        elif own["source"].nbytes <= 2 * SET_BYTES["cpu"]:
+            self._aside = own["source"].base.clone()
 
     @property
     def source(self) -> Buffer:
@@ -364,6 +374,17 @@ class ReferenceHost(TaskHost):
             twin.set_parameters(self.parameter_seed)
         return used
 
+    def write_again(self, sets: range) -> None:
+        """CPU: writes these source sets as they are, so that a baseline finds them in the caches as a kernel finds what
+        was just given to it. More than fits into caches is left alone."""
+        if self._aside is not None:
+            ctypes.memmove(self.source.base.data_ptr(), self._aside.data_ptr(), self._filled(sets.stop))
+
+    def _filled(self, count: int) -> int:
+        """Bytes from the start of the source to the end of so many sets."""
+        slots = self.source.slots[: count * len(self.input_specs)]
+        return slots[-1].offset + slots[-1].nbytes if slots else 0
+
     def expect(self, index: int) -> None:
         """Works out what is right for source set `index` as it stands, into expected0 and exact0."""
         self.ask("reference", {"do": "expect", "set": self.entry(index), **self._answers(0)})
@@ -390,6 +411,8 @@ class ReferenceHost(TaskHost):
         }
         self.ask("reference", message)
         self.child.stop()  # as above
+        if self._aside is not None:
+            ctypes.memmove(self._aside.data_ptr(), self.source.base.data_ptr(), self._filled(count))
 
     def admit(self) -> tuple[tuple[str, ...], int]:
         """Flags of the task's admission, and the bytes of its inputs that are shown to matter."""

@@ -506,8 +506,8 @@ class Supervisor:
                         with stages("reference"):
                             self._forget(task, workload)
                             reference = self._reference(task, workload)
-                            baselines = self._with_room(reference, partial(_sides, reference, base))
                             before = alone(reference)
+                            baselines = self._with_room(reference, partial(_sides, reference, base))
                         with self._candidate(kernel, built, reference, options, stages, account) as candidate:
                             with stages("check"):
                                 correctness, reason = self._check(reference, candidate, options.trials, account)
@@ -700,6 +700,7 @@ def _timing(
 def _sides(reference: ReferenceHost, base: WorkloadBaseline) -> dict[str, tuple[Host, str]]:
     """What a kernel is verified beside, and in which process: eager, eager once more as control, torch.compile."""
     try:
+        reference.renew()
         found: dict[str, tuple[Host, str]] = {
             "eager": (reference.timed, "eager"),
             "control": (Twin(reference), "eager"),
