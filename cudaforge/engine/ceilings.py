@@ -16,6 +16,9 @@ import torch
 
 from cudaforge_profiling.types import Ceilings
 
+FEWEST, MOST, ENOUGH_S = 3, 11, 0.3
+"""How often something is measured, and seconds after which the fewest are enough."""
+
 
 def measure(device: str) -> Ceilings:
     """Best of several copies of memory far larger than any cache, and of large square matrix products."""
@@ -40,24 +43,27 @@ def measure(device: str) -> Ceilings:
     )
 
 
-def _best(call: Callable[[], object], device: str, repeats: int = 11) -> float:
-    """Seconds of a call: the best of several, after a warm-up."""
-    times = []
-    for i in range(repeats + 2):
-        if device == "cpu":
-            started = time.perf_counter()
-            call()
-            seconds = time.perf_counter() - started
-        else:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            seconds = start.elapsed_time(end) / 1e3
-        if i >= 2:
-            times.append(seconds)
+def _best(call: Callable[[], object], device: str) -> float:
+    """Seconds of a call: the best of several after a warm-up, of fewer where they are slow, as on few cores."""
+    for _ in range(2):
+        _seconds(call, device)
+    times: list[float] = []
+    while len(times) < (MOST if sum(times) < ENOUGH_S else FEWEST):
+        times.append(_seconds(call, device))
     return min(times)
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    if device == "cpu":
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
 
 
 def main() -> None:
