@@ -219,7 +219,7 @@ class Bench:
         return self.host.ask("timing", message, self.timeout_s if self.candidate else None)
 
     def give(self, sets: range) -> None:
-        """Copies inputs to where a candidate sees them; it stands still meanwhile."""
+        """Copies inputs to where a candidate sees them, and writes a baseline's again; the process stands still."""
         self.host.child.stop()
         if self.candidate:
             self.candidate.give_inputs(sets)
@@ -321,8 +321,9 @@ class StoppedBench(Bench):
     def choose_calls(self) -> None:
         """Also learns shape and strides of the outputs, which are then only read by address."""
         super().choose_calls()
-        # The trials before were short ones, which may overshoot. Sides that are as fast make about as many calls so.
-        wanted = round(BATCH_S[self.kind] / max(self._trial(), 1e-6))
+        # The trials so far were of few calls and may be far off. Whole batches tell, so all sides' last alike.
+        trials = 3 if self.calls > FEWEST_CALLS else 1  # fewer where a call is long
+        wanted = round(BATCH_S[self.kind] / max(min(self._trial() for _ in range(trials)), 1e-6))
         self.calls = min(self.calls, max(wanted, FEWEST_CALLS))
         self.shapes = self.layout()
 

@@ -62,7 +62,11 @@ MOST_DATA = 16 << 30
 
 
 class TaskBroken(Exception):  # noqa: N818 - the caller decides what it means
-    """The task's own code failed: no verdict on any kernel is possible."""
+    """The task's own code failed: no verdict on any kernel is possible. `unsteady`: it ran, and results differ."""
+
+    def __init__(self, reason: str, *, unsteady: bool = False) -> None:
+        super().__init__(reason)
+        self.unsteady = unsteady
 
 
 class CandidateFailed(Exception):  # noqa: N818 - an outcome that becomes a verdict
@@ -235,6 +239,7 @@ class ReferenceHost(TaskHost):
         """Counts how often the source sets were drawn anew."""
         self.alone: tuple[float, Any] | None = None
         """When eager was last timed with no candidate alive, in time.monotonic's seconds, and that session."""
+        self._init: torch.Tensor | None = None
         self._aside: torch.Tensor | None = None
         """CPU: a copy of the source sets, to write them again from."""
         self.twins: list[Twin] = []
@@ -294,14 +299,22 @@ class ReferenceHost(TaskHost):
             if twin is not self.timed:
                 twin.close()
 
+    @property
+    def held_bytes(self) -> int:
+        """On the CPU the weights, too: each process has them as they are and as the constructor left them."""
+        weights = 0 if self.gpu else 2 * (1 + len(self.twins)) * self.buffers["parameters"].nbytes
+        return super().held_bytes + weights + (self._aside.numel() if self._aside is not None else 0)
+
     def close(self) -> None:
-        """Its twins, too."""
+        """Its twins, too. What is large is let go: they know one another, and such garbage may lie about for long."""
         for twin in list(self.twins):
             twin.close()
+        self._init = self._aside = self.alone = None
         super().close()
 
     def restore_init(self) -> None:
         """The constructor's tensors as they were given: an earlier candidate had them, and may have written there."""
+        assert self._init is not None
         self.buffers["init"].base.copy_(self._init)
 
     def _capacity(self) -> int:
@@ -376,9 +389,16 @@ class ReferenceHost(TaskHost):
 
     def write_again(self, sets: range) -> None:
         """CPU: writes these source sets as they are, so that a baseline finds them in the caches as a kernel finds what
-        was just given to it. More than fits into caches is left alone."""
+        was just given to it. Of large sets there is no copy; they are written from themselves, piece by piece."""
+        start, size = self.source.base.data_ptr(), self._filled(sets.stop)
         if self._aside is not None:
-            ctypes.memmove(self.source.base.data_ptr(), self._aside.data_ptr(), self._filled(sets.stop))
+            ctypes.memmove(start, self._aside.data_ptr(), size)
+            return
+        piece = ctypes.create_string_buffer(min(size, 1 << 20))
+        for at in range(0, size, 1 << 20):
+            length = min(1 << 20, size - at)
+            ctypes.memmove(piece, start + at, length)
+            ctypes.memmove(start + at, piece, length)
 
     def _filled(self, count: int) -> int:
         """Bytes from the start of the source to the end of so many sets."""

@@ -77,11 +77,9 @@ class Reference(Runner):
             exec(compile(source, message["file"], "exec"), namespace)
         torch.manual_seed(message["init_seed"])
         with torch.device(self.device):
+            self.init = self.module.get_init_inputs()
             if "init" in message:
-                lent = self.borrowed.tensors("init", message["init_slots"])
-                self.init = unpack(message["init"], [tensor.clone() for tensor in lent])
-            else:
-                self.init = self.module.get_init_inputs()
+                self.init = self._as_lent(message)
             torch.manual_seed(message["init_seed"])
             self.model = self.module.Model(*self.init).to(self.device)
         if self.dtype is not None:
@@ -97,6 +95,17 @@ class Reference(Runner):
             "init_specs": [spec_of(t) for t in tensors],
             "parameters": [[name, *spec_of(tensor), name in trained] for name, tensor in self.named],
         }
+
+    def _as_lent(self, message: dict[str, Any]) -> Any:
+        """The constructor's arguments with the values that were lent: the task's own objects where only tensors may
+        differ, since a tree knows no more than lists, tuples and plain tensors."""
+        lent = self.borrowed.tensors("init", message["init_slots"])
+        own: list[torch.Tensor] = []
+        if pack(list(self.init), own) != message["init"]:
+            return unpack(message["init"], [tensor.clone() for tensor in lent])
+        for mine, theirs in zip(own, lent, strict=True):
+            mine.data.copy_(theirs)
+        return self.init
 
     def give_init(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Writes tensors among the constructor's arguments to the lent buffer."""

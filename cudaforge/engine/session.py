@@ -59,8 +59,9 @@ class Session:
         self.reference = reference
         asked = dict(baselines)
         if candidate is not None:
-            candidate.child.stop()  # nothing of it runs while the clock's constant and the baselines' calls are found
             asked["kernel"] = (candidate, "kernel")
+        for host, _ in asked.values():
+            host.child.stop()  # nothing of a kernel runs while the clock's constant and the baselines' calls are found
         # The constant is that of eager's process; on a GPU eager is as large as it was without a candidate, too.
         self.constant_s: float = before.constant_s if before else bench.clock_constant(reference)
         known: dict[str, Bench] = before.benches if before and reference.gpu else {}
@@ -217,7 +218,8 @@ class Session:
         self.reference.expect(pick)
         for i, theirs in enumerate(self.eager.read[pick]):
             if not check.alike(theirs, self.reference.buffers["expected0"].tensor(i), self.share):
-                raise TaskBroken("Model gives other outputs in another process; draw what it keeps by torch alone")
+                text = "eager's output of a timed call is not what the reference makes of its inputs"
+                raise TaskBroken(text, unsteady=True)
 
     def _compare_strictly(self, pick: int) -> None:
         host = self.kernel.host
@@ -259,7 +261,8 @@ class Session:
 
     def _judge(self) -> None:
         if not self.kernel.samples_us:
-            raise EvaluatorError(f"the GPU is slowed down all the time ({self.reasons}): nothing can be timed.")
+            why = f"the GPU is slowed down all the time ({self.reasons})" if self.reasons else "all batches were short"
+            raise EvaluatorError(f"{why}: nothing can be timed.")
         self.kernel.judge()
 
     def interleave(self, groups: int, limit_s: float, look: Callable[[], None] = lambda: None) -> None:

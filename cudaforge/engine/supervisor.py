@@ -135,9 +135,10 @@ class Supervisor:
             return self.profile(request)
         except TaskBroken as broken:
             self.close()
-            raise TaskError(
-                f"the reference does not run: {broken}", "Run the task's Model by itself first.", file=request.task.name
-            ) from None
+            what, hint = "the reference does not run", "Run the task's Model by itself first."
+            if broken.unsteady:
+                what, hint = "the task has no single right answer", "Draw by torch alone what Model keeps."
+            raise TaskError(f"{what}: {broken}", hint, file=request.task.name) from None
         except EvaluatorError:
             self.close()
             raise
