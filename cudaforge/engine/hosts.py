@@ -151,6 +151,13 @@ class Host:
         self.page = Page.new()
         self.child.ask({"do": "map", "buffers": [{"id": "gate", "kind": "gate"}]}, 120.0, [self.page.fd])
 
+    def _settle(self) -> None:
+        """Waits for what the supervisor has asked of the GPU: another process's work is in no order with it."""
+        import torch
+
+        if self.gpu:
+            torch.cuda.current_stream(self.device).synchronize()
+
     @property
     def held_bytes(self) -> int:
         """Device memory that is set aside for it here; its own, for weights and what it computes, is not counted."""
@@ -316,6 +323,7 @@ class ReferenceHost(TaskHost):
         """The constructor's tensors as they were given: an earlier candidate had them, and may have written there."""
         assert self._init is not None
         self.buffers["init"].base.copy_(self._init)
+        self._settle()
 
     def _capacity(self) -> int:
         """How many input sets fit: as many as a batch can use, within the memory that is set aside."""
@@ -635,13 +643,6 @@ class CandidateHost(Host):
             self._settle()
         else:  # not by torch: its threads would spin on for milliseconds, on cores that the next batch needs
             ctypes.memmove(mine.data_ptr(), theirs.data_ptr(), mine.numel())
-
-    def _settle(self) -> None:
-        """Waits for what the supervisor has asked of the GPU: another process's work is in no order with it."""
-        import torch
-
-        if self.gpu:
-            torch.cuda.current_stream(self.device).synchronize()
 
     def give_in_part(self, sets: range) -> Callable[[], None]:
         """GPU: as `give_inputs`, but scattered pieces of every input, which nobody knows, are inverted; returns what

@@ -98,9 +98,9 @@ class Session:
         does not take long.
         """
         sides = [self.benches[name] for name in ("eager", "control") if name in self.benches]
-        most = max((side.calls for side in sides), default=0)
+        equal = max((side.calls for side in sides), default=0)
         for side in sides:
-            side.calls = most
+            side.calls = equal
         for b in self.benches.values():
             wanted = self.kernel.calls if "kernel" in self.benches and b.candidate is None else 0
             if b.kind == "gate" and b.calls < wanted <= MOST_EXTRA * b.calls:
