@@ -111,7 +111,7 @@ class Samples(Frozen):
     """95 % interval of the median."""
     samples_us: tuple[float, ...]
     clock: str
-    """`cuda events, cold L2, queued ahead`, `cpu, supervisor's clock around N calls`."""
+    """In words: the `clock` of a class of engine/bench.py."""
     calls_per_sample: int = 1
     sessions: tuple[int, ...] = ()
     """A verification's: how many of the samples each session of fresh processes took, in order. Empty: one session."""

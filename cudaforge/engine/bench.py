@@ -430,7 +430,6 @@ class GateBench(Bench):
             self.suspect(CLOCKS_DISAGREE, not abs(event_s - net) <= max(CLOCK_SHARE * net, CLOCK_S), told)
         else:
             self.late_s.append(late_s)
-            self.ask({"do": "drop", "what": self.what})
         self.event_us.append(event_s / len(order) * 1e6)
         self.host_us.append(_number(reply.get("host_us")) / len(order))
         return net / len(order)
@@ -602,7 +601,6 @@ class HostBench(GateBench):
             self._suspect_late_work(*later)
         else:
             self.late_s += lates
-            self.ask({"do": "drop", "what": self.what})
         return max((twice - once) / n, (once - self.constant_s) / n, (twice - self.constant_s) / (2 * n))
 
 

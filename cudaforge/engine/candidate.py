@@ -46,12 +46,19 @@ class Runner:
         with torch.inference_mode():
             if message["fresh"] or what not in self.calls:
                 self.calls[what] = Calls(self.function(what), self.device, self.pool)
-            calls = self.calls[what]
+            calls = self._only(what)
             calls.inputs = [self.borrowed.values(message["buffer"], entry) for entry in message["sets"]] or [[]]
             if message["fresh"]:
                 calls.warm(message["warm_s"])
             calls.fill_pool(message["held"])
         return {"arena": self.pool.base} if self.pool else {}
+
+    def _only(self, what: str) -> Calls:
+        """The calls of `what`. Outputs of others are let go: the arena has room for one batch."""
+        for name, calls in self.calls.items():
+            if name != what:
+                calls.held = []
+        return self.calls[what]
 
     def _memory(self) -> dict[str, Any]:
         """What the arena has given so far, in bytes."""
@@ -59,7 +66,7 @@ class Runner:
 
     def queue(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """GPU: queues a batch behind the gate, says where its outputs will lie and what queueing cost the host."""
-        calls, page = self.calls[message["what"]], self.borrowed.page
+        calls, page = self._only(message["what"]), self.borrowed.page
         assert page is not None
         with torch.inference_mode():
             calls.queue(page, message["order"], message["ticket"])
@@ -75,7 +82,7 @@ class Runner:
 
         The addresses of the outputs' tensors go into the lent `table`.
         """
-        calls = self.calls[message["what"]]
+        calls = self._only(message["what"])
         with torch.inference_mode():
             held = calls.run(message["order"])
         self._tabulate(held)
@@ -129,17 +136,12 @@ class Runner:
         """Describes the outputs of the last batch."""
         return {"outputs": self.calls[message["what"]].describe()}
 
-    def drop(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Forgets the outputs of the last batch of `what`."""
-        self.calls[message["what"]].held = []
-        return {}
-
     def _synchronize(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize()
 
 
-RUNNER_HANDLERS = ("arrange", "queue", "event_us", "batch", "trace", "outputs", "drop")
+RUNNER_HANDLERS = ("arrange", "queue", "event_us", "batch", "trace", "outputs")
 
 
 class Candidate(Runner):

@@ -173,7 +173,8 @@ def judge(case: Case, evaluation: Evaluation, speedup: Speedup | None = None) ->
 def _judge_gain(case: Case, speedup: Speedup | None) -> Outcome:
     if case.max_speedup is None or speedup is None:
         return Outcome(status="missed", why=f"PASSED (right: {', '.join(case.verdicts)})")
-    low = speedup.eager.low
+    low, high = speedup.eager.low, speedup.eager.high
+    found = f"{speedup.eager.value:.2f} [{low:.2f}, {high:.2f}] x eager"
     if low < case.max_speedup:
-        return Outcome(status="caught", why=f"PASSED, and gained nothing: {speedup.eager.value:.2f} x eager")
-    return Outcome(status="missed", why=f"PASSED at {low:.2f} x eager or more (at most {case.max_speedup:.2f} is fair)")
+        return Outcome(status="caught", why=f"PASSED, and gained nothing: {found}")
+    return Outcome(status="missed", why=f"PASSED at {found} (at most {case.max_speedup:.2f} is fair)")

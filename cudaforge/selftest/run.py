@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from cudaforge.errors import EvaluatorError
-from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, Verdict
+from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, Interval, Verdict
 from cudaforge.ports import Evaluator
 from cudaforge.selftest.cases import HERE, Case, Device, Outcome, Status, classes, judge, read
 from cudaforge.selftest.naive import Harness, NaiveResult
@@ -36,7 +36,7 @@ class Finding(_Frozen):
     outcome: Outcome
     verdict: Verdict | None = None
     reason: str = ""
-    speedup: float | None = None
+    speedup: Interval | None = None
     """Over eager, where it PASSED."""
     seconds: float = 0.0
     stages_s: dict[str, float] = {}
@@ -106,7 +106,7 @@ class Report(_Frozen):
         rows: list[tuple[str, str, str, str, str]] = []
         for finding in self.findings:
             numbers = ", ".join(map(str, finding.classes)) or "honest"
-            said = finding.outcome.why or (f"{finding.speedup:.2f} x eager" if finding.speedup else "")
+            said = finding.outcome.why or (f"{finding.speedup.value:.2f} x eager" if finding.speedup else "")
             if finding.after is not None and finding.after.status != "right":
                 said += f"; the next evaluation: {finding.after.status}, {finding.after.why}"
             naive = ""
@@ -221,7 +221,7 @@ async def _examine(evaluator: Evaluator, case: Case, options: EvaluateOptions) -
         outcome=outcome,
         verdict=found.verdict if found else None,
         reason=found.reason if found else "",
-        speedup=found.speedup.eager.value if found and found.speedup else None,
+        speedup=found.speedup.eager if found and found.speedup else None,
         seconds=round(time.monotonic() - started, 2),
         stages_s=found.stages_s if found else {},
     )

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.tasks import MODEL_PY, module, scale_add
+from support.tasks import MODEL_PY, SCALE_ADD, module, scale_add
 
 from cudaforge.engine.baseline import Stages
 from cudaforge.engine.builder import Built
+from cudaforge.engine.hosts import Host
 from cudaforge.engine.sanitizer import Findings
+from cudaforge.engine.session import Session, alone
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.evaluation import EvaluateOptions, EvaluateRequest, Evaluation, ProfileRequest, Verdict, VerifyRequest
 from cudaforge.kernel import Kernel, Language
+from cudaforge.task import Task
 from cudaforge_profiling.report import to_frame
 from cudaforge_profiling.types import Profile
 
@@ -220,6 +223,25 @@ def test_eager_against_itself_is_a_tie(supervisor: Supervisor) -> None:
     assert 0.9 < found.aa.value < 1.1
     speedup = found.evaluation.speedup
     assert speedup is not None and 0.9 < speedup.eager.value < 1.1
+
+
+def test_eager_and_torch_compile_share_the_memory_of_one_batch(supervisor: Supervisor) -> None:
+    """Both run in the reference's process. With 400 outputs of 8 MiB each, two batches do not fit into the arena."""
+    source = SCALE_ADD.replace("= 64, 100", "= 2048, 1024").replace(
+        "columns), torch.randn(rows, ", "columns), torch.randn("
+    )
+    task = Task.parse(source, name="large")
+    reference = supervisor._reference(task, task.meta.workloads[0])
+    reference.make_trials([1, 2], ["natural"] * 2, perturb=False)
+    sides: dict[str, tuple[Host, str]] = {"eager": (reference, "eager"), "compile": (reference, "compile:default")}
+    session = Session(reference, sides, before=alone(reference))
+    for bench in session.benches.values():
+        bench.calls = reference.capacity
+    session._arrange_alike()
+    for _ in range(3):
+        session.group(["eager", "compile"])
+    assert [bench.calls for bench in session.benches.values()] == [400, 400]
+    assert [bench.memory["outside"] for bench in session.benches.values()] == [0, 0]
 
 
 def test_a_process_that_waits_with_its_context_judges_as_a_fresh_one_does(supervisor: Supervisor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from cudaforge.engine.calls import Calls
 from cudaforge.engine.hosts import TaskBroken
 from cudaforge.engine.reference import Reference
 from cudaforge.engine.supervisor import Supervisor
@@ -111,3 +112,17 @@ def test_a_task_may_define_dataclasses_under_postponed_annotations() -> None:
         reference = Reference()
         reference.load({**asked, "source": WITH_A_CONFIGURATION, "overrides": overrides}, [])
         assert reference.model.get_parameter("weight").shape == (size,)
+
+
+def test_only_the_last_batch_of_a_process_is_held() -> None:
+    """On a GPU there is room for the outputs of one batch, eager's or torch.compile's."""
+    runner = Reference()
+    runner.calls = {what: Calls(lambda: torch.ones(2), "cpu") for what in ("eager", "compile:default")}
+    for calls in runner.calls.values():
+        calls.inputs = [[]]
+    runner.borrowed.bases["table"] = torch.zeros(64, dtype=torch.uint8)
+    for what, other in (("eager", "compile:default"), ("compile:default", "eager")):
+        runner.batch({"what": what, "order": [0, 0, 0]}, [])
+        assert len(runner.calls[what].held) == 3 and not runner.calls[other].held
+    runner.arrange({"what": "eager", "sets": [], "fresh": False, "held": 0, "buffer": "source"}, [])
+    assert not runner.calls["compile:default"].held
