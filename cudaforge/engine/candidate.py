@@ -22,7 +22,7 @@ import torch
 from cudaforge.engine import inline
 from cudaforge.engine.calls import Borrowed, Calls, Pool, describe, land, poisoned_allocations
 from cudaforge.engine.guards import GuardedAllocations
-from cudaforge.engine.protocol import Channel, Slot, serve, spec_of, unpack
+from cudaforge.engine.protocol import Channel, Slot, digest_of, serve, spec_of, unpack
 
 
 class Runner:
@@ -166,7 +166,7 @@ class Candidate(Runner):
         return {}
 
     def load(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Imports the package and constructs ModelNew; returns its parameters and buffers."""
+        """Imports the package and constructs ModelNew; returns its parameters and buffers, as the reference does."""
         self.device = message["device"]
         torch.backends.cuda.matmul.allow_tf32 = message["allow_tf32"]
         torch.backends.cudnn.allow_tf32 = message["allow_tf32"]
@@ -188,7 +188,7 @@ class Candidate(Runner):
             parameters = {name for name, _ in self.model.named_parameters()}
         else:
             named, parameters = [], set()
-        return {"parameters": [[name, *spec_of(tensor), name in parameters] for name, tensor in named]}
+        return {"parameters": [[n, *spec_of(t), n in parameters, digest_of(t), False] for n, t in named]}
 
     def build(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Imports the package, so that what it compiles by then is compiled. No device is needed."""

@@ -23,6 +23,15 @@ FEW = 256
 """A magnitude bin with fewer elements borrows its neighbours' error: its own may be small by luck."""
 
 
+UNITS = 8
+"""Roundings of float32 at the output's typical size that are always allowed: where large terms cancel, an honest sum is
+off by some of them, and PyTorch may be exact by luck (sums of small integers) or by care (sums in double)."""
+COARSE, COARSE_FROM = 2.0, 1024
+"""A half-precision output of so many elements may be off by so many times PyTorch's own error, root mean square. Single
+elements may be further off, but all of them together are only where less was computed: by eight bits, or by means."""
+LEAST_RMS = 0.25
+"""Of a rounding at the typical size: what is always allowed then."""
+
 STRAGGLERS, STRAGGLE = 1e-4, 2.0
 """Share of an output's elements that may exceed a calibrated tolerance, and how many times."""
 
@@ -72,7 +81,26 @@ def compare(
         bad = _without_stragglers(share, bad)
         share = torch.where(bad, share, share.clamp(max=1.0))
     ratio = float(share.max()) if share.numel() else 0.0
-    return Comparison(ratio, _error(name, got, want, bad, float(own.max())) if bool(bad.any()) else None)
+    if bool(bad.any()):
+        return Comparison(ratio, _error(name, got, want, bad, float(own.max())))
+    if tolerance.mode == "calibrated" and expected.element_size() == 2 and expected.numel() >= COARSE_FROM:
+        return _as_a_whole(name, got, want, own, torch.isfinite(expected), ratio)
+    return Comparison(ratio, None)
+
+
+def _as_a_whole(
+    name: str, got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, finite: torch.Tensor, ratio: float
+) -> Comparison:
+    """Whether all elements together are as exact as PyTorch's, where each by itself is near enough."""
+    off = torch.where(finite, got.double() - want, 0.0)
+    mine, theirs, typical = (float(t.pow(2).mean().sqrt()) for t in (off, own, torch.where(finite, want, 0.0)))
+    least = LEAST_RMS * torch.finfo(got.dtype).eps * typical
+    limit = max(COARSE * theirs, least)
+    if mine <= limit:
+        return Comparison(max(ratio, mine / limit if limit else 0.0), None)
+    error = _error(name, got, want, off.abs() > limit, float(own.max()))
+    told = f"as a whole too coarse: {mine / max(theirs, least):.2g} times PyTorch's error, root mean square"
+    return Comparison(mine / limit, error.model_copy(update={"pattern": told}))
 
 
 def _without_stragglers(share: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
@@ -159,7 +187,8 @@ def _allowed(
     # An exact zero has no magnitude to be relative to: one rounding of the output's typical size is granted.
     typical = float(torch.where(finite, want, 0.0).pow(2).mean().sqrt()) if want.numel() else 0.0
     at_zero = torch.where(want == 0, info.eps * typical, 0.0)
-    return tolerance.multiple * calibrated + floor + at_zero
+    units = UNITS * min(info.eps, torch.finfo(torch.float32).eps) * typical
+    return tolerance.multiple * calibrated + floor + at_zero + units
 
 
 def _borrow(worst: list[float], number: list[int]) -> list[float]:

@@ -88,10 +88,17 @@ class Parameter:
     name: str
     spec: Spec
     trained: bool
+    digest: str = ""
+    """Of its values at construction (protocol.digest_of)."""
+    varied: bool = False
+    """The reference's: it is constant at construction, and random in trials."""
 
 
 def _parameters(wire: list[Any]) -> list[Parameter]:
-    return [Parameter(str(n), (str(dtype), tuple(shape)), bool(trained)) for n, dtype, shape, trained in wire]
+    return [
+        Parameter(str(name), (str(dtype), tuple(shape)), bool(trained), str(digest), bool(varied))
+        for name, dtype, shape, trained, digest, varied in wire
+    ]
 
 
 @dataclass
@@ -528,8 +535,10 @@ class CandidateHost(Host):
     ) -> None:
         super().__init__(reference.device)
         self.kernel, self.reference, self.timeout_s = kernel, reference, timeout_s
-        self.seeded = False
-        """Parameters come from the lent seed and the same construction order, not by name."""
+        self.given: dict[str, str] = {}
+        """The reference's names of parameters and buffers that are copied in, and the candidate's own."""
+        self.perturbed, self.flag = True, ""
+        """Whether parameters vary in trials, and what there is to be said of where they come from."""
         if waiting is not None:
             self.child, built = waiting.child, waiting.take(built)
         else:
@@ -605,30 +614,62 @@ class CandidateHost(Host):
             raise CandidateFailed("error", "the candidate's runner gave no account of itself.", stage="load") from None
 
     def _match(self, own: list[Parameter]) -> None:
-        """Parameters must have the reference's names and shapes; only a Python-only kernel may be seeded instead."""
-        wanted = {p.name: p.spec[1] for p in self.reference.parameters}
-        found = {p.name: p.spec[1] for p in own}
-        missing = [f"{n} {list(s)}" for n, s in wanted.items() if found.get(n) != s]
-        extra = [p.name for p in own if p.trained and p.name not in wanted]
+        """Finds out which of its tensors get which of the reference's values. Every trained parameter must be there;
+        buffers that a kernel does without are its own affair, since it is wrong where it needs them.
+
+        By name, or in a Python-only kernel by the values at construction, which are the reference's where it makes the
+        same parameters in the same order. One that keeps others (packed, transposed) is checked with the
+        constructor's values alone; it is refused where trials change constants of the reference's: they would tell
+        nothing of a kernel that leaves a branch out whose scale begins at zero.
+        """
+        names = {p.name: p for p in own}
+        alike = [p for p in self.reference.parameters if p.name in names and names[p.name].spec[1] == p.spec[1]]
+        self.given = {p.name: p.name for p in alike}
+        extra = [p.name for p in own if p.trained and p.name not in self.given]
+        missing = [p for p in self.reference.parameters if p.trained and p.name not in self.given]
         if not missing and not extra:
             return
-        if self.kernel.language in (Language.MODULE, Language.TRITON):
-            self.seeded = True
+        python = self.kernel.language in (Language.MODULE, Language.TRITON)
+        if python and (by_value := self._by_value(own)) is not None:
+            self.given = by_value
+            self.flag = "parameters by their values at construction, not by name"
             return
+        varied = [p.name for p in self.reference.parameters if p.varied]
+        if python and not varied:
+            self.given, self.perturbed = {}, False
+            self.flag = "parameters by seed and construction order, not by name"
+            return
+        shown = [f"{p.name} {list(p.spec[1])}" for p in missing[:8]]
         text = "; ".join(
-            [f"missing or of another shape: {', '.join(missing[:8])}"] * bool(missing)
+            [f"missing or of another shape: {', '.join(shown)}"] * bool(missing)
             + [f"not in the reference: {', '.join(extra[:8])}"] * bool(extra)
+            + [f"constant at construction, and other values in checks: {', '.join(varied[:8])}"] * python
         )
         raise CandidateFailed(
             "error", f"ModelNew's parameters must have the names and shapes of Model's; {text}.", stage="load"
         )
 
+    def _by_value(self, own: list[Parameter]) -> dict[str, str] | None:
+        """The candidate's name for each of the reference's tensors, where all that are trained have their counterpart
+        of the same values, those that are alike in order; None where they have not."""
+        rest, found = list(own), {}
+        for wanted in self.reference.parameters:
+            for at, mine in enumerate(rest):
+                if (mine.spec, mine.trained, mine.digest) == (wanted.spec, wanted.trained, wanted.digest):
+                    found[wanted.name] = rest.pop(at).name
+                    break
+            else:
+                if wanted.trained:
+                    return None
+        return None if any(p.trained for p in rest) else found
+
     def give_parameters(self) -> None:
-        """Copies the reference's present parameters in, by name."""
-        if not self.seeded and self.reference.parameters:
-            names = [p.name for p in self.reference.parameters]
-            slots = self.reference.buffers["parameters"].wire()
-            self.ask("load", {"do": "parameters", "names": names, "slots": slots})
+        """Copies the reference's present parameters in."""
+        slots = zip(self.reference.parameters, self.reference.buffers["parameters"].wire(), strict=True)
+        given = [(self.given[p.name], slot) for p, slot in slots if p.name in self.given]
+        if given:
+            names, lent = zip(*given, strict=True)
+            self.ask("load", {"do": "parameters", "names": list(names), "slots": list(lent)})
 
     def entry(self, index: int) -> dict[str, Any]:
         """Input set `index` of the lent slots."""

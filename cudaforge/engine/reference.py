@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +22,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cudaforge.engine import recipes
 from cudaforge.engine.candidate import RUNNER_HANDLERS, Runner
-from cudaforge.engine.protocol import Channel, leaves, pack, serve, spec_of, unpack
+from cudaforge.engine.protocol import Channel, digest_of, leaves, pack, serve, spec_of, unpack
 
 FEW = 256
 """Elements of an input that are enough for moving them around to make another input."""
 ODD = 0x9E3779B97F4A7C15
-LEAST_PULL = 0.05
-"""How far a drawn value is pulled towards zero where it is used again: this share of it to twice as much."""
+PERIODS, LEAST_PULL = (4093, 4099), 0.025
+"""Where drawn values are used again, each is pulled towards zero by shares of its own: two lists of these lengths, both
+from this share to twice as much. Their product repeats after 16 million elements, so that no sum, norm or order of the
+drawn values is a multiple of that of the pulled ones."""
 RUNNING_STATISTICS = ("running_mean", "running_var")
 """Buffers that are perturbed like parameters; others may hold constants that a kernel may rely on."""
 
@@ -41,6 +44,7 @@ class Reference(Runner):
         self.module = types.ModuleType("cudaforge_task")
         self.model: torch.nn.Module = torch.nn.Identity()
         self.pristine: dict[str, torch.Tensor] = {}
+        self.trained: set[str] = set()
         self.supports: list[recipes.Support] = []
         self.allowed: tuple[float, float] | None = None
         """The range of inputs that the task's metadata states."""
@@ -89,12 +93,21 @@ class Reference(Runner):
         self.init_tensors = tensors
         self.named = [*self.model.named_parameters(), *self.model.named_buffers()]
         self.pristine = {name: tensor.detach().clone() for name, tensor in self.named}
-        trained = {name for name, _ in self.model.named_parameters()}
+        self.trained = {name for name, _ in self.model.named_parameters()}
         return {
             "init": init_tree,
             "init_specs": [spec_of(t) for t in tensors],
-            "parameters": [[name, *spec_of(tensor), name in trained] for name, tensor in self.named],
+            "parameters": [
+                [name, *spec_of(tensor), name in self.trained, digest_of(tensor), self._varied(name, tensor)]
+                for name, tensor in self.named
+            ],
         }
+
+    def _varied(self, name: str, value: torch.Tensor) -> bool:
+        """Whether it is constant at construction and gets random values in trials: a weight of ones, a bias of zeros, a
+        running mean."""
+        known = name in self.trained or name.rpartition(".")[2] in RUNNING_STATISTICS
+        return known and value.is_floating_point() and _constant(value)
 
     def _as_lent(self, message: dict[str, Any]) -> Any:
         """The constructor's arguments with the values that were lent: the task's own objects where only tensors may
@@ -208,11 +221,13 @@ class Reference(Runner):
         smaller, by secret `shifts`."""
         with torch.inference_mode():
             drawn = [self._make_inputs(seed) for seed in message["seeds"]]
+            again = len(message["sets"]) > len(drawn)
+            pulls = self._draw_pulls(message["shifts"][0]) if again else []
             for i, entry in enumerate(message["sets"]):
                 if i < len(drawn):
                     self._lend(entry, drawn[i])
                 else:
-                    self._lend(entry, drawn[i % len(drawn)], shift=message["shifts"][i])
+                    self._lend(entry, drawn[i % len(drawn)], message["shifts"][i], pulls)
         self._synchronize()
         return {}
 
@@ -233,7 +248,15 @@ class Reference(Runner):
             )
         return dataclasses.asdict(found)
 
-    def _lend(self, entry: dict[str, Any], inputs: list[Any], shift: int = 0) -> None:
+    def _draw_pulls(self, seed: int) -> list[torch.Tensor]:
+        """What elements keep of themselves, for `_lend`: each list twice over, so that it can begin anywhere."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        kept = [1 - LEAST_PULL * (1 + torch.rand(n, generator=generator, device=self.device)) for n in PERIODS]
+        return [torch.cat([keep, keep]) for keep in kept]
+
+    def _lend(
+        self, entry: dict[str, Any], inputs: list[Any], shift: int = 0, pulls: Sequence[torch.Tensor] = ()
+    ) -> None:
         """Writes inputs to a lent set. With a shift, those without structure are rolled by so many elements and pulled
         a little towards the value in their range that is closest to zero: a result for the same values elsewhere, kept
         from another set, is of no use."""
@@ -244,12 +267,20 @@ class Reference(Runner):
             if not shift or support.fixed:
                 mine.copy_(tensor)
                 continue
-            cut, share = shift % tensor.numel(), LEAST_PULL * (1 + shift % 65_521 / 65_521)
+            cut, rest = shift % tensor.numel(), shift
             flat, into = tensor.reshape(-1), mine.view(-1)
-            torch.mul(flat[: flat.numel() - cut], 1 - share, out=into[cut:])
-            torch.mul(flat[flat.numel() - cut :], 1 - share, out=into[:cut])
+            into[cut:] = flat[: flat.numel() - cut]
+            into[:cut] = flat[flat.numel() - cut :]
             if support.neutral:
-                into.add_(share * support.neutral)
+                into.sub_(support.neutral)
+            for pull in pulls:
+                period = pull.numel() // 2
+                rest, at = divmod(rest, period)
+                keep, whole = pull[at : at + period].to(into.dtype), into.numel() // period * period
+                into[:whole].view(-1, period).mul_(keep)
+                into[whole:].mul_(keep[: into.numel() - whole])
+            if support.neutral:
+                into.add_(support.neutral)
 
     def _expect(self, inputs: list[Any], message: dict[str, Any]) -> None:
         with torch.inference_mode():
@@ -292,17 +323,15 @@ class Reference(Runner):
         generator = torch.Generator(device="cpu")
         if seed is not None:
             generator.manual_seed(seed)
-        trained = {name for name, _ in self.model.named_parameters()}
         with torch.no_grad():
             for name, tensor in self.named:
                 value = self.pristine[name]
-                known = name in trained or name.rpartition(".")[2] in RUNNING_STATISTICS
-                if seed is not None and known and value.is_floating_point() and _constant(value):
+                if seed is not None and self._varied(name, value):
                     noise = torch.rand(value.shape, generator=generator).to(value.device, value.dtype)
                     first = float(value.flatten()[0])
                     # A positive constant stays positive: a scale or a variance must not change its sign.
                     value = value * (0.5 + noise) if first != 0 else noise - 0.5
-                elif seed is not None and name in trained and value.is_floating_point() and value.numel() > 1:
+                elif seed is not None and name in self.trained and value.is_floating_point() and value.numel() > 1:
                     # Other values elsewhere: what was derived from earlier parameters, a norm of them say, is stale.
                     value = value.flatten().roll(1 + seed % (value.numel() - 1)).view(value.shape)
                     value = value * (0.75 + 0.5 * float(torch.rand((), generator=generator)))

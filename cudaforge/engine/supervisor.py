@@ -383,14 +383,14 @@ class Supervisor:
         recipes = recipe_order(exact_only)
         if reference.no_float64:
             flags.append(f"compared with eager in its own dtype: {reference.no_float64}")
-        if candidate.seeded:
-            flags.append("parameters by seed and construction order, not by name")
+        if candidate.flag:
+            flags.append(candidate.flag)
         while done < trials:
             seeds = _seeds()
             commitments = [SeedCommitment(sha256=hashlib.sha256(str(s).encode()).hexdigest(), seed=s) for s in seeds]
             account["seeds"] += commitments
             asked = [next(recipes) for _ in seeds]
-            used = reference.make_trials(seeds, asked, perturb=not candidate.seeded)
+            used = reference.make_trials(seeds, asked, perturb=candidate.perturbed)
             candidate.give_parameters()
             candidate.give_inputs(range(SETS))
             said = candidate.run()

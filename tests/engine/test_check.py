@@ -150,3 +150,31 @@ def test_small_outputs_have_no_stragglers() -> None:
     got = exact.float()
     got[7] += 5e-5
     assert compare("0", got, exact.float(), exact, CALIBRATED).error is not None
+
+
+def test_an_honest_sum_may_be_off_by_roundings_of_the_typical_size_where_pytorch_is_exact() -> None:
+    """Sums of small integers are exact in PyTorch; Welford's mean of them is not, and shows where x is near the mean."""
+    x = torch.randint(-3, 4, (64, 2048)).double() + 1
+    exact = x - x.mean(dim=1, keepdim=True)
+    expected = exact.float()
+    got = (x - x.mean(dim=1, keepdim=True) * (1 + 1e-7)).float()
+    assert float(((got - exact) / exact).abs().max()) > 1e-4, "far off, relative to elements near the mean"
+    assert compare("y", got, expected, exact, Tolerance()).error is None
+    dropped = torch.where(exact.abs() < 1e-2, 0.0, expected)
+    assert compare("y", dropped, expected, exact, Tolerance()).error is not None
+
+
+def test_a_half_precision_product_that_was_not_computed_is_too_coarse_as_a_whole() -> None:
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(*shape, generator=generator).bfloat16() for shape in ((256, 4096), (4096, 256)))
+    exact = a.double() @ b.double()
+    expected = exact.bfloat16()
+    by_means = (a.double().mean(dim=1, keepdim=True) * b.double().mean(dim=0, keepdim=True) * 4096).bfloat16()
+    found = compare("y", by_means, expected, exact, Tolerance())
+    assert found.error is not None and found.ratio > 1
+    assert "as a whole too coarse: 2.8 times" in found.error.pattern and found.error.mismatched > 0
+    # Rounded twice, as through a bfloat16 scratch buffer of one third and two thirds of the sum.
+    third = (a.double()[:, :1365] @ b.double()[:1365]).bfloat16()
+    rest = (a.double()[:, 1365:] @ b.double()[1365:]).bfloat16()
+    assert compare("y", third + rest, expected, exact, Tolerance()).error is None
+    assert compare("y", torch.relu(expected), torch.relu(expected), torch.relu(exact), Tolerance()).error is None
