@@ -19,6 +19,7 @@ from cudaforge.engine.hosts import (
     nbytes,
 )
 from cudaforge.errors import EvaluatorError
+from cudaforge.evaluation import Interval
 
 MOST_EXTRA = 10
 """How many times longer than it need be a baseline's batch may become to match the kernel's calls."""
@@ -41,7 +42,8 @@ COMPARED, COMPARED_BYTES = 4, 64 << 20
 class Session:
     """Benches that are timed side by side.
 
-    All use one clock: where one of them waits for the GPU on the host, all are timed around N and 2N calls.
+    All use one clock: where one of them waits for the GPU on the host, or `waits` says so, all are timed around N and
+    2N calls.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Session:
         timeout_s: float = 120.0,
         watch: machine.Throttle | None = None,
         before: Session | None = None,
+        waits: bool = False,
     ) -> None:
         self.watch = watch
         self.throttled, self.groups = 0, 0
@@ -66,7 +69,7 @@ class Session:
         self.constant_s: float = before.constant_s if before else bench.clock_constant(reference)
         known: dict[str, Bench] = before.benches if before and reference.gpu else {}
         self.benches: dict[str, Bench] = {
-            name: bench.make(host, what, reference, self.constant_s, timeout_s, known=known.get(name))
+            name: bench.make(host, what, reference, self.constant_s, timeout_s, waits=waits, known=known.get(name))
             for name, (host, what) in asked.items()
         }
         if any(b.kind == "host" for b in self.benches.values()):
@@ -187,6 +190,16 @@ class Session:
             return True
         return self.rng.random() < STRICT_SHARE["slow" if slow else "later"]
 
+    def slow_down(self, before: Session) -> Interval:
+        """How many times slower eager is here than it was by itself."""
+        return timing.unpaired_ratio(self.eager.samples_us, before.eager.samples_us)
+
+    def count_without_kernel(self, slowed: float) -> None:
+        """Lets all baselines be as many times faster: what slows them down gains nothing."""
+        for b in self.benches.values():
+            if b.candidate is None:
+                b.samples_us[:] = [sample / slowed for sample in b.samples_us]
+
     def late_s(self) -> float:
         """What the supervisor's own small kernel takes right after these benches' batches; 0 where nobody knows."""
         samples = [s for b in self.benches.values() if isinstance(b, GateBench) for s in b.late_s]
@@ -289,9 +302,10 @@ def _wrong(what: str) -> CandidateFailed:
     return CandidateFailed("rule", f"right when checked, wrong when timed: {what}", stage="timed calls are wrong")
 
 
-def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5) -> Session:
-    """A baseline by itself, while no candidate lives: what it takes, and what the GPU does when it is idle."""
-    session = Session(reference, {what: (reference.timed, what)})
+def alone(reference: ReferenceHost, what: str = "eager", batches: int = 5, *, waits: bool = False) -> Session:
+    """A baseline by itself, while no candidate lives: what it takes, and what the GPU does when it is idle. `waits`: by
+    the clock for calls that wait on the host."""
+    session = Session(reference, {what: (reference.timed, what)}, waits=waits)
     while len(session.benches[what].samples_us) < batches:
         session.group([what])
     return session
