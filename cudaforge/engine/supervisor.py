@@ -128,13 +128,13 @@ class Supervisor:
                     f"strict isolation is asked for, and this machine gives {missing[0]}.", "Run `cudaforge doctor`."
                 )
         try:
-            if isinstance(request, BaselineRequest):
-                return self.baseline(request.task, request.options)
-            if isinstance(request, EvaluateRequest):
-                return self.evaluate(request.task, request.kernel, request.options, built_late=built_late)
-            if isinstance(request, VerifyRequest):
-                return self.verify(request.task, request.kernel, request.options, request.processes)
-            return self.profile(request)
+            try:
+                return self._do(request, built_late)
+            except (NoRoomError, RuntimeError) as error:
+                if not _is_no_room(error):
+                    raise
+            self.close()  # what other tasks hold may be what is missing
+            return self._do(request, built_late)
         except TaskBroken as broken:
             self.close()
             what, hint = "the reference does not run", "Run the task's Model by itself first."
@@ -144,6 +144,21 @@ class Supervisor:
         except EvaluatorError:
             self.close()
             raise
+        except RuntimeError as error:
+            if not _is_no_room(error):
+                raise
+            self.close()
+            text = f"{self.device.name} has too little memory for this task: {str(error).splitlines()[0]}"
+            raise EvaluatorError(text, "Free the device, or use a smaller workload.") from None
+
+    def _do(self, request: Request, built_late: bool) -> Result:
+        if isinstance(request, BaselineRequest):
+            return self.baseline(request.task, request.options)
+        if isinstance(request, EvaluateRequest):
+            return self.evaluate(request.task, request.kernel, request.options, built_late=built_late)
+        if isinstance(request, VerifyRequest):
+            return self.verify(request.task, request.kernel, request.options, request.processes)
+        return self.profile(request)
 
     # -- baseline ----------------------------------------------------------------------------------------------
 
@@ -717,6 +732,11 @@ def _sides(reference: ReferenceHost, base: WorkloadBaseline) -> dict[str, tuple[
     except BaseException:
         reference.keep_eager_alone()
         raise
+
+
+def _is_no_room(error: Exception) -> bool:
+    """Whether a device's memory was too small: said by us, or by torch in this process."""
+    return isinstance(error, NoRoomError) or "out of memory" in str(error).lower()
 
 
 def _slowed(session: Session, before: Session) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support.tasks import KERNEL_CPP, cpp, module, scale_add
 
 from cudaforge.engine.sandbox import LIVE
@@ -165,10 +166,31 @@ def test_parameters_of_other_names_are_an_error_for_cpp(supervisor: Supervisor) 
     assert "missing" in found.reason and "weight" in found.reason and "gamma" in found.reason
 
 
-def test_parameters_of_other_names_come_from_the_seed_for_a_module(supervisor: Supervisor) -> None:
+def test_parameters_of_other_names_get_the_values_of_their_likes_in_a_module(supervisor: Supervisor) -> None:
     found = evaluate(supervisor, module("return x * self.gamma + y", init="self.gamma = self.weight; del self.weight"))
     assert found.passed and found.correctness is not None
-    assert any("by seed" in flag for flag in found.correctness.flags)
+    assert "parameters by their values at construction, not by name" in found.correctness.flags
+    ignored = evaluate(supervisor, module("return x + y", init="self.gamma = self.weight; del self.weight"))
+    assert ignored.verdict is Verdict.INCORRECT, "gamma is one at construction, and not in trials"
+
+
+def test_a_module_without_a_constant_parameter_is_refused(supervisor: Supervisor) -> None:
+    found = evaluate(supervisor, module("return x + y", init="del self.weight"))
+    assert found.verdict is Verdict.RUNTIME_ERROR
+    assert "constant at construction, and other values in checks: weight" in found.reason
+
+
+def test_parameters_that_are_kept_otherwise_come_from_the_seed_in_a_module(supervisor: Supervisor) -> None:
+    source = LIBRARIES.source.replace("torch.ones(n)", "torch.rand(n)")
+    task = Task.parse(source, name="random_weight", beside={"allow_libraries": True})
+    doubled = "self.twice = nn.Parameter(2 * torch.rand(n)); del self.weight"
+    kernel = module("return x * (0.5 * self.twice) + y", init=doubled)
+    files = {
+        "model.py": kernel.files["model.py"].replace("torch.ones(n)", "torch.ones(1)")
+    }  # the first draw is its own
+    found = evaluate(supervisor, Kernel.of(Language.MODULE, files), task)
+    assert found.passed and found.correctness is not None, found.reason
+    assert "parameters by seed and construction order, not by name" in found.correctness.flags
 
 
 def test_every_workload_counts(supervisor: Supervisor) -> None:
@@ -197,6 +219,22 @@ def test_a_missing_compiler_is_never_the_kernels_failure(
     monkeypatch.setenv("CXX", "/nowhere/g++")
     with pytest.raises(EvaluatorError, match="not installed"):
         evaluate(supervisor, cpp(KERNEL_CPP + "// not cached\n"))
+
+
+def test_where_memory_is_short_it_is_tried_again_without_what_other_tasks_hold(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(supervisor, cpp()).passed and supervisor.references
+    held: list[int] = []
+
+    def short(*_: object, **__: object) -> object:
+        held.append(len(supervisor.references))
+        raise torch.OutOfMemoryError("CUDA error: out of memory\nFor debugging consider ...")
+
+    monkeypatch.setattr(supervisor, "evaluate", short)
+    with pytest.raises(EvaluatorError, match=r"too little memory for this task: CUDA error: out of memory$"):
+        supervisor.handle(EvaluateRequest(key="k", task=scale_add(), kernel=cpp(), options=QUICK))
+    assert len(held) == 2 and held[0] > 0 and held[1] == 0
 
 
 def test_verification_interleaves_and_has_a_control(supervisor: Supervisor) -> None:
