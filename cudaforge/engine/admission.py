@@ -6,9 +6,11 @@ the task cannot tell a right kernel from a cheap one, so its numbers are reporte
 
 from __future__ import annotations
 
+import math
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,10 +21,12 @@ from cudaforge.task import Tolerance
 
 HALVES = 24
 """Evaluations of the reference with half of a dimension blanked."""
-PIECES = 32
-"""Evaluations with a piece of an input replaced, over all inputs."""
-SPLIT = 16
-"""Pieces of one input, at most."""
+SECTORS, SECTOR = 64, 32
+"""Evaluations with one sector of an input replaced, over all inputs; its bytes: what memory moves at least."""
+SECTORS_S = 10.0
+"""Time after which no more of them are made. Fewer show less, and nothing wrong."""
+UNLIKELY = 1e-3
+"""Chance that so many sectors matter by luck, of an input of which fewer do than are counted."""
 SINGLE = 16
 """Inputs that are replaced as a whole, the largest first."""
 SAMPLE = 1 << 16
@@ -40,8 +44,9 @@ Change = Callable[[list[torch.Tensor]], None]
 class Admission:
     """`flags`: evidence that a cheap wrong answer passes, in words. `live_bytes`: bytes of the inputs shown to matter.
 
-    Bytes count in pieces of a tensor, so the true number may be smaller: a piece of which one element matters counts
-    whole. It may be larger, too, where a piece was replaced by equal values or its effect was rounded away.
+    Random sectors are replaced, each alone, and the share that changes the outputs is counted at its lower confidence
+    bound. So of a matrix of which only a triangle is used, or a table from which rows are gathered, no more counts than
+    a kernel has to read. The true number is larger, much so where single elements seldom decide (a maximum).
     """
 
     flags: tuple[str, ...]
@@ -138,45 +143,38 @@ class _Examination:
         return flags
 
     def _live_bytes(self, changed: list[int]) -> int:
-        """Each input's bytes times the least share that any way to cut it shows to matter."""
+        """Each input's bytes times the share of its sectors that are shown to matter."""
         total = sum(self.tensors[i].nbytes for i in changed) or 1
-        live = 0
+        rng, until, live = random.Random(0), time.monotonic() + SECTORS_S, 0
         for i in changed:
             tensor = self.tensors[i]
-            cuts = _cuts(tensor) if tensor.shape == self.others[i].shape else []
-            pieces = PIECES * tensor.nbytes // (total * max(len(cuts), 1))
-            least = tensor.nbytes
-            for dim in cuts:
-                size = tensor.numel() if dim is None else tensor.shape[dim]
-                count = min(SPLIT, pieces, size)
-                if count < 2:
-                    continue
-                bounds = [size * k // count for k in range(count + 1)]
-                shown = sum(
-                    stop - start
-                    for start, stop in pairwise(bounds)
-                    if self._changed(self._probe(self._replacing(i, dim, start, stop)))
-                )
-                least = min(least, tensor.nbytes * shown // size)
-            live += least
+            if tensor.shape != self.others[i].shape or _is_sorted(tensor):
+                continue
+            width = max(SECTOR // tensor.element_size(), 1)
+            tried = shown = 0
+            for _ in range(math.ceil(SECTORS * tensor.nbytes / total)):
+                if time.monotonic() > until:
+                    break
+                start = rng.randrange((tensor.numel() + width - 1) // width) * width
+                tried += 1
+                shown += self._changed(self._probe(self._replacing(i, start, min(start + width, tensor.numel()))))
+            live += int(tensor.nbytes * at_least(shown, tried))
         return live
 
     # -- manipulated inputs
 
-    def _replacing(self, i: int, dim: int | None = None, start: int = 0, stop: int | None = None) -> Change:
-        """Elements from `start` to `stop` along `dim` (None: in flattened order) come from the other draw."""
+    def _replacing(self, i: int, start: int = 0, stop: int | None = None) -> Change:
+        """Elements from `start` to `stop`, in flattened order, come from the other draw."""
         other = self.others[i]
 
         def change(fresh: list[torch.Tensor]) -> None:
             if stop is None:
                 fresh[i] = other.clone()
-            elif dim is not None:
-                fresh[i].narrow(dim, start, stop - start).copy_(other.narrow(dim, start, stop - start))
-            else:
-                flat = fresh[i].contiguous()
-                flat.view(-1)[start:stop] = other.reshape(-1)[start:stop]
-                if flat is not fresh[i]:
-                    fresh[i].copy_(flat)
+                return
+            flat = fresh[i].contiguous()
+            flat.view(-1)[start:stop] = other.reshape(-1)[start:stop]
+            if flat is not fresh[i]:
+                fresh[i].copy_(flat)
 
         return change
 
@@ -248,15 +246,23 @@ class _Examination:
         return compare("", got, expected, exact, self.tolerance).ratio <= 1
 
 
-def _cuts(tensor: torch.Tensor) -> list[int | None]:
-    """Ways to cut a tensor into pieces: flattened (None), and along each dimension but the first.
+def at_least(shown: int, tried: int) -> float:
+    """The share of all that is there, where so many of those tried at random showed something: the lower bound of
+    Clopper and Pearson, that of a share which shows as many with a chance of UNLIKELY."""
+    if not shown:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        share = (low + high) / 2
+        as_many = sum(math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(shown, tried + 1))
+        low, high = (low, share) if as_many > UNLIKELY else (share, high)
+    return low
 
-    Sorted integers are offsets: with a piece of another draw they no longer are, and an operator that trusts them
-    reads memory that is not its own.
-    """
-    if not tensor.is_floating_point() and tensor.dim() and bool((tensor[..., 1:] >= tensor[..., :-1]).all()):
-        return []
-    return [None, *(dim for dim in range(1, tensor.dim()) if tensor.shape[dim] >= 2)]
+
+def _is_sorted(tensor: torch.Tensor) -> bool:
+    """Sorted integers are offsets: with a piece of another draw they no longer are, and an operator that trusts them
+    reads memory that is not its own."""
+    return not tensor.is_floating_point() and tensor.dim() > 0 and bool((tensor[..., 1:] >= tensor[..., :-1]).all())
 
 
 def _mean(tensor: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ class GuardedAllocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.kept: list[tuple[torch.Tensor, int]] = []
+        """What was allocated, and bytes of the tensor in its middle that was handed out."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -34,14 +35,20 @@ class GuardedAllocations(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in _FRESH:
-            return tree_map_only(torch.Tensor, self._guarded, out)
-        return out
+        if func.overloadpacket in _RESIZING:  # what lies behind it is its own then
+            mine = args[0].untyped_storage().data_ptr()
+            self.kept = [kept for kept in self.kept if kept[0].data_ptr() != mine]
+        if func.overloadpacket not in _FRESH:
+            return func(*args, **(kwargs or {}))
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            return _unmarked(func, args, kwargs)
+        return tree_map_only(torch.Tensor, self._guarded, func(*args, **(kwargs or {})))
 
     def _guarded(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_quantized:
             return tensor
+        if tensor.is_cpu and torch.cuda.is_initialized() and tensor.is_pinned():
+            return tensor  # a kernel may read it where it lies
         used = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
         nbytes = used * tensor.element_size()
         with torch._C._DisableTorchDispatch():
@@ -70,8 +77,19 @@ class GuardedAllocations(TorchDispatchMode):
         return ""
 
 
+def _unmarked(func: Any, args: Any, kwargs: Any) -> Any:
+    """An allocation in a graph that is being captured: marks would be written in every later call of it, too."""
+    filled = torch.are_deterministic_algorithms_enabled()
+    torch._C._set_deterministic_algorithms(False)
+    try:
+        return func(*args, **(kwargs or {}))
+    finally:
+        torch._C._set_deterministic_algorithms(filled, warn_only=True)
+
+
 _aten = torch.ops.aten
 _FRESH = {
     *(_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty, _aten.new_empty_strided),
     *(_aten.zeros, _aten.zeros_like, _aten.new_zeros, _aten.ones, _aten.ones_like, _aten.full, _aten.full_like),
 }
+_RESIZING = {_aten.resize_, _aten.resize_as_}

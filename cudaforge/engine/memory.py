@@ -90,6 +90,8 @@ class Buffer:
 
     def guards_intact(self, first: int | None = None) -> bool:
         """Whether nothing was written outside the slots since `poison`; of the `first` slots and around them only."""
+        if first == 0:
+            return True
         edge = 0
         for slot in self.slots[:first]:
             if not bool((self.base[edge : slot.offset] == POISON).all()):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from cudaforge.engine.admission import RANDOM, Admission, examine
+from cudaforge.engine.admission import RANDOM, UNLIKELY, Admission, at_least, examine
 from cudaforge.task import Tolerance
 
 CALIBRATED = Tolerance()
 KERNELBENCH = Tolerance(mode="kernelbench")
 Forward = Callable[..., Any]
+
+
+def shown(found: Admission, nbytes: int, flags: tuple[str, ...] = ()) -> bool:
+    """Whether these are the flags, and no more bytes count than matter, and not many fewer."""
+    assert found.flags == flags
+    assert 0.75 * nbytes <= found.live_bytes <= nbytes
+    return True
 
 
 def double(value: Any) -> Any:
@@ -51,7 +59,7 @@ def test_a_linear_layer_has_no_flags_and_all_of_it_matters() -> None:
     x, w = (64, 48), (32, 48)
     for exact in (False, True):
         found = ask(torch.nn.functional.linear, lambda: [torch.rand(x), torch.randn(w)], without_float64=exact)
-        assert found == Admission((), 4 * (64 * 48 + 32 * 48))
+        assert shown(found, 4 * (64 * 48 + 32 * 48))
 
 
 def test_zeros_pass_where_a_softmax_is_flatter_than_the_tolerance() -> None:
@@ -61,7 +69,7 @@ def test_zeros_pass_where_a_softmax_is_flatter_than_the_tolerance() -> None:
     assert {"zeros would pass", "a constant would pass"} <= set(found.flags)
     assert "half of dimension 1 of input 0 would pass" in found.flags
     assert "the output does not depend on the inputs at all" in found.flags
-    assert found.live_bytes == 4 * 4 * 65_536, "it does depend, below what the tolerance sees"
+    assert found.live_bytes > 0.75 * 4 * 4 * 65_536, "it does depend, below what the tolerance sees"
     assert ask(softmax, make, Tolerance(mode="explicit", atol=1e-3)).flags == found.flags
     assert ask(softmax, make).flags == ()
 
@@ -90,12 +98,12 @@ def test_noise_within_the_tolerance_is_not_random() -> None:
         return x.sum(1) * scale
 
     found = ask(noisy, lambda: [torch.rand(64, 256)])
-    assert found == Admission((), 4 * 64 * 256)
+    assert shown(found, 4 * 64 * 256)
 
 
 def test_an_unused_input_is_named_and_does_not_count() -> None:
     found = ask(lambda x, h: x * 2, lambda: [torch.randn(64, 64), torch.randn(128, 64)])
-    assert found == Admission(("the output does not depend on input 1",), 4 * 64 * 64)
+    assert shown(found, 4 * 64 * 64, ("the output does not depend on input 1",))
 
 
 def test_a_constant_task_is_named() -> None:
@@ -110,7 +118,8 @@ def test_half_of_a_dimension_that_is_never_read() -> None:
         return x[:, :32].exp()
 
     found = ask(first_half, lambda: [torch.randn(64, 64)])
-    assert found == Admission(("half of dimension 1 of input 0 would pass",), 4 * 64 * 32)
+    assert found.flags == ("half of dimension 1 of input 0 would pass",)
+    assert 4 * 64 * 32 / 3 < found.live_bytes <= 4 * 64 * 32
     # Where zero does not occur, the half is blanked with what does: the logarithm of zero would show.
     found = ask(lambda x: x[:, :32].log() + 0 * x[:, 32:].log(), lambda: [torch.rand(64, 64) + 0.1])
     assert found.flags == ("half of dimension 1 of input 0 would pass",)
@@ -118,7 +127,7 @@ def test_half_of_a_dimension_that_is_never_read() -> None:
 
 def test_the_last_step_of_a_sequence() -> None:
     found = ask(lambda x: x[:, -1].exp(), lambda: [torch.randn(32, 50, 8)])
-    assert found.live_bytes <= 4 * 32 * 50 * 8 / 8 and found.live_bytes >= 4 * 32 * 8
+    assert found.live_bytes <= 4 * 32 * 8
 
 
 def test_an_embedding_counts_its_indices_and_the_rows_that_they_name() -> None:
@@ -127,7 +136,7 @@ def test_an_embedding_counts_its_indices_and_the_rows_that_they_name() -> None:
 
     found = ask(lambda i, table: table[i], make)
     assert found.flags == ("half of dimension 0 of input 1 would pass",)
-    assert 8 * 16 * 64 + 4 * 50 * 32 <= found.live_bytes < 8 * 16 * 64 + 4 * 60 * 32
+    assert 0.4 * (8 * 16 * 64 + 4 * 50 * 32) <= found.live_bytes < 8 * 16 * 64 + 4 * 50 * 32
 
 
 def test_nested_inputs_other_leaves_and_several_outputs() -> None:
@@ -139,12 +148,13 @@ def test_nested_inputs_other_leaves_and_several_outputs() -> None:
     def make() -> list[Any]:
         return [(torch.randn(32, 64), [torch.randn(32, 64)]), 1.0, "add", torch.rand(32, 64) > 0.5]
 
-    assert ask(forward, make) == Admission((), 4 * 2 * 32 * 64 + 32 * 64)
+    found = ask(forward, make)
+    assert not found.flags and 0.4 * (4 * 2 * 32 * 64 + 32 * 64) < found.live_bytes < 4 * 2 * 32 * 64 + 32 * 64
 
 
 def test_an_input_of_the_same_value_for_every_seed_is_not_called_unused() -> None:
     found = ask(lambda x, scale: x * scale, lambda: [torch.randn(64, 64), torch.full((64,), 3.0)])
-    assert found == Admission((), 4 * 64 * 64)
+    assert shown(found, 4 * 64 * 64)
     found = ask(lambda x: x * 2, lambda: [torch.ones(64)])
     assert "the output does not depend on the inputs at all" not in found.flags
 
@@ -154,7 +164,7 @@ def test_a_reference_that_works_in_place_is_given_copies() -> None:
     inputs, others = [torch.randn(64, 64)], [torch.randn(64, 64)]
     before = [inputs[0].clone(), others[0].clone()]
     found = examine(lambda v: [v[0].exp_()], lambda v: [v[0].double().exp_()], inputs, others, CALIBRATED)
-    assert found == Admission((), 4 * 64 * 64)
+    assert shown(found, 4 * 64 * 64)
     assert torch.equal(inputs[0], before[0]) and torch.equal(others[0], before[1])
 
 
@@ -165,7 +175,7 @@ def test_what_raises_on_a_manipulated_input_does_not_pass() -> None:
         return x.sum(1)
 
     found = ask(positive, lambda: [torch.randn(16, 64) + 9])
-    assert found == Admission((), 4 * 16 * 64)
+    assert shown(found, 4 * 16 * 64)
     with pytest.raises(ValueError, match="always"):
         ask(always_raises, lambda: [torch.randn(8)])
 
@@ -182,7 +192,7 @@ def test_sorted_offsets_are_never_cut() -> None:
     def make() -> list[Any]:
         return [torch.randint(4096, (512,)).sort().values, torch.randn(4096)]
 
-    assert ask(bag, make).live_bytes >= 8 * 512
+    assert ask(bag, make).live_bytes <= 4 * 4096
 
 
 def test_the_number_of_runs_is_bounded() -> None:
@@ -195,7 +205,27 @@ def test_the_number_of_runs_is_bounded() -> None:
 
     inputs, others = ([torch.randn(4, 4, 4, 4, 4) for _ in range(30)] for _ in range(2))
     examine(count, None, inputs, others, CALIBRATED)
-    assert runs <= 3 + 16 + 24 + 32
+    assert runs <= 3 + 16 + 24 + 64 + 16
+
+
+def test_no_more_counts_than_a_kernel_has_to_read() -> None:
+    """Of half of a matrix, and of the rows of a table that are gathered."""
+    found = ask(lambda a, x: a.tril() @ x, lambda: [torch.randn(256, 256), torch.randn(256, 8)])
+    assert 4 * 256 * 256 / 4 < found.live_bytes < 4 * 256 * 256 / 2 + 4 * 256 * 8
+    found = ask(lambda t, i: (t @ t.T)[i], lambda: [torch.randn(2048, 64), torch.randint(2048, (16,))])
+    assert found.live_bytes <= 4 * 2048 * 64, "all columns of the product need all rows"
+    found = ask(lambda t, i: t.exp()[i], lambda: [torch.randn(65_536, 64), torch.randint(65_536, (64,))])
+    assert found.live_bytes <= 4 * 64 * 64 + 8 * 64
+
+
+def test_the_share_that_is_shown_is_a_lower_bound() -> None:
+    assert at_least(0, 64) == 0.0
+    assert at_least(64, 64) == pytest.approx(UNLIKELY ** (1 / 64), abs=1e-6)
+    rng = random.Random(1)
+    for share in (0.02, 0.5, 0.97):
+        drawn = [sum(rng.random() < share for _ in range(64)) for _ in range(2000)]
+        too_high = sum(at_least(k, 64) > share for k in set(drawn) for _ in range(drawn.count(k)))
+        assert too_high <= 10, f"{too_high} of 2000 above {share}"
 
 
 def test_structures_must_agree() -> None:

@@ -50,3 +50,30 @@ def test_unwritten_elements_stay_poisoned() -> None:
         out = torch.empty(50)
         out[:20] = 1.0
     assert bool(torch.isnan(out[20:]).all()) and bool((out[:20] == 1).all())
+
+
+def test_a_tensor_that_is_made_larger_owns_what_was_behind_it() -> None:
+    with torch.inference_mode(), GuardedAllocations() as guarded:
+        within = torch.empty(1).resize_(100)  # as large as its storage is already
+        beyond_it = torch.empty(1).resize_(3, 5000)
+        within.fill_(2.0)
+        beyond_it.fill_(3.0)
+    assert guarded.overrun() == ""
+
+
+def test_pinned_memory_stays_pinned_and_nothing_is_marked_while_a_graph_is_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: what torch.cuda would say of it."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: self.numel() == 8)
+    with torch.inference_mode(), poisoned_allocations(), GuardedAllocations() as guarded:
+        torch.empty(8)
+        assert not guarded.kept
+        torch.empty(9)
+        assert len(guarded.kept) == 1
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        captured = torch.empty(50)
+        assert len(guarded.kept) == 1 and torch.are_deterministic_algorithms_enabled()
+    assert captured.untyped_storage().nbytes() == 200

@@ -142,3 +142,11 @@ def test_a_closed_peer_is_said() -> None:
     with pytest.raises(Closed):
         ours.recv(1)
     ours.close()
+
+
+def test_a_buffer_of_which_nothing_is_used_is_intact() -> None:
+    """Of a task without inputs."""
+    buffer = Buffer([], "cpu", guard=256)
+    buffer.poison(0)
+    assert buffer.guards_intact(0)
+    buffer.close()
