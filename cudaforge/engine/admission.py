@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from cudaforge.engine import recipes
 from cudaforge.engine.check import compare
 from cudaforge.engine.protocol import pack, unpack
 from cudaforge.task import Tolerance
@@ -22,7 +23,7 @@ from cudaforge.task import Tolerance
 HALVES = 24
 """Evaluations of the reference with half of a dimension blanked."""
 SECTORS, SECTOR = 64, 32
-"""Evaluations with one sector of an input replaced, over all inputs; its bytes: what memory moves at least."""
+"""Sectors that are replaced, each alone and twice at most; bytes of one: what memory moves at least."""
 SECTORS_S = 10.0
 """Time after which no more of them are made. Fewer show less, and nothing wrong."""
 UNLIKELY = 1e-3
@@ -46,7 +47,7 @@ class Admission:
 
     Random sectors are replaced, each alone, and the share that changes the outputs is counted at its lower confidence
     bound. So of a matrix of which only a triangle is used, or a table from which rows are gathered, no more counts than
-    a kernel has to read. The true number is larger, much so where single elements seldom decide (a maximum).
+    a kernel has to read. What makes the reference fail shows nothing. The true number is larger.
     """
 
     flags: tuple[str, ...]
@@ -151,15 +152,34 @@ class _Examination:
             if tensor.shape != self.others[i].shape or _is_sorted(tensor):
                 continue
             width = max(SECTOR // tensor.element_size(), 1)
-            tried = shown = 0
+            tried, silent = 0, []
             for _ in range(math.ceil(SECTORS * tensor.nbytes / total)):
                 if time.monotonic() > until:
                     break
                 start = rng.randrange((tensor.numel() + width - 1) // width) * width
                 tried += 1
-                shown += self._changed(self._probe(self._replacing(i, start, min(start + width, tensor.numel()))))
+                if not self._shows(self._replacing(i, start, min(start + width, tensor.numel()))):
+                    silent.append(start)
+            shown = tried - len(silent) + self._shown_by_extremes(i, silent, width, until)
             live += int(tensor.nbytes * at_least(shown, tried))
         return live
+
+    def _shown_by_extremes(self, i: int, starts: list[int], width: int, until: float) -> int:
+        """How many of the sectors that begin at `starts` show with other values: of a maximum, few elements decide.
+
+        Values are the extremes of the input's own, and of inputs without structure alone.
+        """
+        if not starts or not self.tensors[i].is_floating_point():
+            return 0
+        support = recipes.observe([self.tensors[i], self.others[i]])
+        if support.fixed or not self._shows(self._extreme(i, starts, width, support)):
+            return 0  # all of them at once do not
+        return sum(time.monotonic() < until and self._shows(self._extreme(i, [at], width, support)) for at in starts)
+
+    def _shows(self, change: Change) -> bool:
+        """Whether the outputs are others. What raises may do so for a form that the inputs have lost."""
+        got = self._probe(change)
+        return got is not None and self._changed(got)
 
     # -- manipulated inputs
 
@@ -173,6 +193,19 @@ class _Examination:
                 return
             flat = fresh[i].contiguous()
             flat.view(-1)[start:stop] = other.reshape(-1)[start:stop]
+            if flat is not fresh[i]:
+                fresh[i].copy_(flat)
+
+        return change
+
+    def _extreme(self, i: int, starts: list[int], width: int, support: recipes.Support) -> Change:
+        """The sectors that begin at `starts` hold the largest and the smallest value by turns."""
+
+        def change(fresh: list[torch.Tensor]) -> None:
+            flat = fresh[i].contiguous()
+            for start in starts:
+                flat.view(-1)[start : start + width : 2] = support.high
+                flat.view(-1)[start + 1 : start + width : 2] = support.low
             if flat is not fresh[i]:
                 fresh[i].copy_(flat)
 

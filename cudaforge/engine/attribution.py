@@ -31,7 +31,7 @@ from cudaforge.engine.hosts import CandidateFailed, CandidateHost, first_errors
 from cudaforge.engine.session import Session
 from cudaforge.engine.symbols import Symbols, function_at
 from cudaforge.evaluation import Attribution, Share
-from cudaforge.kernel import Kernel
+from cudaforge.kernel import Kernel, Language
 
 ALLOWED_GPU, ALLOWED_CPU = 0.1, 1 / 3
 """Share of the time that libraries may take. On the CPU the samples also hit what every call of torch costs."""
@@ -60,13 +60,14 @@ FREE = re.compile(
 )
 LIBRARY_NAMES = re.compile(
     r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|"
-    r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_(poi|red|per|tem|mm|for|unk)_|"
+    r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_(poi|red|per|tem|for|unk)_(fused_|\d+$)|"
     r"at6native|at::native|implicit_convolve_sgemm|convolve_common_engine|pytorch_flash|fmha_cutlass|cusparse|cufft|"
-    r"ncclKernel|ncclDev|^_Z\d+(regular|vector|composite|multi|bluestein)\w*_fft"
+    r"ncclKernel|ncclDev|^_Z\d+(regular|vector|composite|multi|bluestein)\w*_fftIL"
 )
 """Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own. What
-cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments; anybody may call a kernel so. What
-torch.compile makes is found in the candidate's own cache, so it goes by its name, too."""
+cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments, and cuFFT's are templates over
+numbers; anybody may call a kernel so. What torch.compile makes is found in the candidate's own cache, so it goes by its
+name, too."""
 LIBRARY_FILES = re.compile(
     r"/libtorch_cpu|/libtorch_cuda|mkl|openblas|/numpy/|/scipy|libdnnl|libblas|liblapack|xnnpack"
 )
@@ -76,6 +77,11 @@ NEUTRAL_FILES = re.compile(
     r"core.*\.so$"
 )
 """Names of files that are waiting, interpreting or dispatching: neither side's work."""
+NOT_INSTALLED = re.compile(r"^/dev/shm/|^/memfd:|^/SYSV|\(deleted\)$")
+"""Files that a process can have made for itself, whatever they are called; beside its scratch."""
+STUB = re.compile(r"(\d+)(__device_stub_)")
+"""nvcc's host function for a kernel, with its length: its name holds the kernel's on the device, which differs from
+that on the host where it is static, as CUB's are. Where it was inlined, variables of it still bear the name."""
 LIBRARY_FUNCTIONS = re.compile(r"^_?mkl_|dnnl|openblas|at6native|at::native|^cblas_|^[sdcz]gemm_\w+_[A-Z]+$")
 """Functions that are a library's even in a file of the candidate's own."""
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
@@ -220,7 +226,9 @@ def own_kernels(kernel: Kernel, built: Built) -> set[str]:
     folders = [built.package, *(Path(path) for path in built.caches.values())]
     for folder in folders:
         for library in folder.rglob("*.so"):
-            names |= Symbols(library).functions()
+            symbols = Symbols(library)
+            names |= symbols.functions()
+            names |= set(itertools.chain(*map(_behind_stub, symbols.names_with("__device_stub_"))))
         for meta in folder.rglob("*.json"):
             try:
                 data = json.loads(meta.read_text())
@@ -231,9 +239,18 @@ def own_kernels(kernel: Kernel, built: Built) -> set[str]:
     return names
 
 
+def _behind_stub(symbol: str) -> tuple[str, ...]:
+    """The kernel's name in that of its stub: __device_stub__Z4statPf is _Z4statPf's, __device_stub__stat is stat's."""
+    if not (found := STUB.search(symbol)):
+        return ()
+    whole = symbol[found.start(2) : found.start(2) + int(found[1])].removeprefix("__device_stub_")
+    return whole, whole.removeprefix("_")
+
+
 def starts_kernels_itself(kernel: Kernel) -> bool:
     """Whether its kernels may start others: it is linked for that, and CUPTI does not show those."""
-    text = " ".join((*kernel.flags, *kernel.files.values()))
+    written = () if kernel.language is Language.CUDA else (COMMENT.sub("", text) for text in kernel.files.values())
+    text = " ".join((*kernel.flags, *written))  # a Python-only kernel's flags stand in its source
     return "-rdc" in text or "relocatable-device-code" in text
 
 
@@ -320,8 +337,8 @@ def _stands_in(counter: int, files: list[frozen.Mapping], built: Built, scratch:
             name = function_at(path, counter - start + offset) if path else "code that lies in no file"
             if any(path.startswith(root) for root in (str(built.package), *built.caches.values())):
                 return ("library" if LIBRARY_FUNCTIONS.search(name) else "own"), name or Path(path).name
-            installed = path and not path.startswith(scratch) and not LIBRARY_FILES.search(path)
-            if installed and NEUTRAL_FILES.match(Path(path).name):
+            own_making = not path or path.startswith(scratch) or NOT_INSTALLED.search(path)
+            if not own_making and not LIBRARY_FILES.search(path) and NEUTRAL_FILES.match(Path(path).name):
                 return "", path
             return ("free" if FREE.search(name) else "library"), name or Path(path).name
     return "", ""

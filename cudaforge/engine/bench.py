@@ -8,11 +8,12 @@ early, and none can be handed in late. session.py puts benches side by side.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,9 +53,9 @@ STILL_S = 3e-4
 WOKEN = "it ran while it was stopped"
 ASIDE = 5
 """How often times that do not count are taken."""
-MOST_SPREAD, MOST_EXTENT = 16, 256 << 20
-"""On the CPU a candidate's strided output may lie so many times wider than its elements need, or so many bytes wide: it
-is read with what lies between its elements."""
+MOST_SPREAD, MOST_EXTENT, MOST_ROWS = 16, 256 << 20, 1 << 17
+"""On the CPU a strided output that lies so many times wider than its elements need, and so many bytes wide, is read row
+by row; any other with what lies between its elements. Rows of a candidate's, at most: a million take seconds."""
 
 Tensors = list[torch.Tensor]
 
@@ -201,11 +202,13 @@ class Bench:
                 if len(strides) != len(shape):
                     raise ValueError("strides")
                 kind = getattr(torch, dtype)
-                bytes_wide = _extent(shape, strides) * kind.itemsize
-                most = max(MOST_SPREAD * math.prod(shape) * kind.itemsize, MOST_EXTENT)
-                if self.candidate and not self.host.gpu and bytes_wide > most:
-                    text = f"an output's strides {strides} take {bytes_wide >> 20} MiB, far more than its elements"
-                    raise self.failure("error", f"{text}; return a tensor that lies closer together.")
+                if _extent(shape, strides) >= 1 << 47:
+                    raise ValueError("no memory is so wide")
+                if self.candidate and not self.host.gpu and _is_wide(kind, shape, strides):
+                    rows = math.prod(shape) // _rows(shape, strides)[1]
+                    if rows > MOST_ROWS:
+                        text = f"an output's strides {strides} scatter its {rows} pieces over far more room than theirs"
+                        raise self.failure("error", f"{text}; return a tensor that lies closer together.")
                 found.append((kind, list(shape), strides, int(told[4])))
         except (TypeError, ValueError, KeyError, IndexError):
             raise self.failure("error", "the account of the outputs is garbled.") from None
@@ -355,14 +358,19 @@ class StoppedBench(Bench):
 
     def _read(self, position: int) -> Tensors:
         """Outputs of one call out of the stopped process, at the addresses that it wrote down."""
-        tensors = []
+        tensors, pid = [], self.host.child.pid
         for address, (dtype, shape, strides) in zip(self.addresses(position), self.shapes, strict=True):
-            raw = torch.empty(_extent(shape, strides), dtype=dtype)
             try:
-                frozen.read(self.host.child.pid, address, raw)
+                if _is_wide(dtype, shape, strides):
+                    tensors.append(_read_rows(pid, address, dtype, shape, strides))
+                    continue
+                raw = torch.empty(_extent(shape, strides), dtype=dtype)
+                frozen.read(pid, address, raw)
             except OSError as error:
                 raise self.failure("error", f"an output of a timed call cannot be read: {error}") from None
-            tensors.append(raw.as_strided(shape, strides))
+            found = raw.as_strided(shape, strides)
+            # Held until the batch is compared: without what lies between, where that is most of it.
+            tensors.append(found.contiguous() if raw.numel() > MOST_SPREAD * max(found.numel(), 1) else found)
         return tensors
 
 
@@ -688,6 +696,35 @@ def _extent(shape: Any, strides: Any) -> int:
     if any(s < 0 for s in strides):
         raise ValueError("a stride is negative")
     return 0 if 0 in tuple(shape) else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
+def _is_wide(dtype: torch.dtype, shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether far more lies between the elements of a tensor than they take."""
+    return _extent(shape, strides) * dtype.itemsize > max(MOST_SPREAD * math.prod(shape) * dtype.itemsize, MOST_EXTENT)
+
+
+def _rows(shape: Sequence[int], strides: Sequence[int]) -> tuple[list[int], int, int]:
+    """Dimensions from the widest stride to the narrowest; elements of a row, which lie side by side; and how many of
+    the dimensions, the last ones, make up a row."""
+    order = sorted(range(len(shape)), key=lambda dim: -strides[dim])
+    row, inner = 1, 0
+    for dim in reversed(order):
+        if shape[dim] != 1 and strides[dim] != row:
+            break
+        row, inner = row * shape[dim], inner + 1
+    return order, row, inner
+
+
+def _read_rows(pid: int, address: int, dtype: torch.dtype, shape: list[int], strides: list[int]) -> torch.Tensor:
+    """A tensor out of a stopped process without what lies between its rows. OSError where it cannot be read."""
+    order, row, inner = _rows(shape, strides)
+    outer = order[: len(order) - inner]
+    packed = torch.empty([shape[dim] for dim in order], dtype=dtype)
+    into = packed.view(-1, row)
+    for i, at in enumerate(itertools.product(*(range(shape[dim]) for dim in outer))):
+        start = sum(n * strides[dim] for n, dim in zip(at, outer, strict=True))
+        frozen.read(pid, address + start * dtype.itemsize, into[i])
+    return packed.permute([order.index(dim) for dim in range(len(order))])
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -132,7 +132,8 @@ def program_counters(pid: int) -> list[int]:
 def mapped_files(pid: int) -> list[Mapping]:
     """Executable mappings of a process: start, end, offset in the file, path (empty for memory of no file)."""
     found = []
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+    lines = Path(f"/proc/{pid}/maps").read_bytes().decode(errors="surrogateescape").rstrip("\n")
+    for line in lines.split("\n"):  # a file's name may hold what splitlines takes for the end of one
         span, access, offset, _, _, *path = line.split(maxsplit=5)
         if "x" in access:
             start, end = (int(part, 16) for part in span.split("-"))

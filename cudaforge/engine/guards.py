@@ -26,7 +26,8 @@ class GuardedAllocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.kept: list[tuple[torch.Tensor, int]] = []
-        """What was allocated, and bytes of the tensor in its middle that was handed out."""
+        """What was allocated, and bytes of the tensor in its middle that was handed out. That one is not kept: torch
+        would hand out another with the same memory, whose size nobody here sees."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -35,14 +36,15 @@ class GuardedAllocations(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in _RESIZING:  # what lies behind it is its own then
-            mine = args[0].untyped_storage().data_ptr()
-            self.kept = [kept for kept in self.kept if kept[0].data_ptr() != mine]
-        if func.overloadpacket not in _FRESH:
-            return func(*args, **(kwargs or {}))
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return _unmarked(func, args, kwargs)
-        return tree_map_only(torch.Tensor, self._guarded, func(*args, **(kwargs or {})))
+        given = args[:1] if func.overloadpacket in _RESIZING else (kwargs or {}).values()
+        sizes = [(t, t.numel()) for t in given if isinstance(t, torch.Tensor)]
+        out = func(*args, **(kwargs or {}))
+        # What lies behind a tensor that was made larger, by resize_ or as an operator's out=, is its own now.
+        if grown := {_memory(t) for t, size in sizes if t.numel() > size}:
+            self.kept = [kept for kept in self.kept if _memory(kept[0]) not in grown]
+        return tree_map_only(torch.Tensor, self._guarded, out) if func.overloadpacket in _FRESH else out
 
     def _guarded(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_quantized:
@@ -77,8 +79,14 @@ class GuardedAllocations(TorchDispatchMode):
         return ""
 
 
+def _memory(tensor: torch.Tensor) -> int:
+    """Which storage it is a view of: the same when that has grown and moved."""
+    return int(tensor.untyped_storage()._cdata)
+
+
 def _unmarked(func: Any, args: Any, kwargs: Any) -> Any:
-    """An allocation in a graph that is being captured: marks would be written in every later call of it, too."""
+    """What a graph that is being captured will do: marks, and what fills the memory of most operators' results, would
+    be written in every later call of it, too."""
     filled = torch.are_deterministic_algorithms_enabled()
     torch._C._set_deterministic_algorithms(False)
     try:

@@ -12,8 +12,8 @@ HEADROOM = {"cuda": 1.2, "cpu": 3.0}
 def impossible(base: WorkloadBaseline, device: Device, calls: int, time_us: float) -> str:
     """Why a time per call cannot be, in words; empty where it can.
 
-    A batch reads the inputs that were shown to matter and writes its outputs, each of them its own. What the last-level
-    cache can hold of all that is not asked to move.
+    A batch reads at least those bytes of the inputs that were shown to matter (admission.py), and writes its outputs,
+    each of them its own. What the last-level cache can hold of all that is not asked to move.
     """
     rate = device.ceilings.copy_bytes_per_s
     if not rate:

@@ -17,6 +17,8 @@ class Symbols:
     def __init__(self, path: Path) -> None:
         self.addresses: list[int] = []
         self.names: list[tuple[int, int]] = []
+        self._all: list[tuple[bool, int, int]] = []
+        """Of everything that the file defines: whether it is a function, and where its name is."""
         self._segments: list[tuple[int, int, int]] = []
         self._data: mmap.mmap | bytes = b""
         try:
@@ -44,6 +46,8 @@ class Symbols:
             strings = sections[section[6]][4]
             table = data[section[4] : section[4] + section[5]]
             for name, info, _, index, value, _ in struct.iter_unpack("<IBBHQQ", table):
+                if index and value:
+                    self._all.append((info & 15 == _FUNCTION, strings, name))
                 if info & 15 == _FUNCTION and index and value:
                     found[value] = (strings, name)
         self.addresses = sorted(found)
@@ -59,10 +63,16 @@ class Symbols:
 
     def functions(self) -> set[str]:
         """Mangled names of all functions that the file defines."""
-        return {self._name(i) for i in range(len(self.addresses))}
+        return {self._text(*place) for is_function, *place in self._all if is_function}
+
+    def names_with(self, part: str) -> set[str]:
+        """Names of what the file defines, functions or not, that hold this part."""
+        return {name for _, *place in self._all if part in (name := self._text(*place))}
 
     def _name(self, i: int) -> str:
-        strings, name = self.names[i]
+        return self._text(*self.names[i])
+
+    def _text(self, strings: int, name: int) -> str:
         end = self._data.find(b"\0", strings + name)
         return bytes(self._data[strings + name : end]).decode(errors="replace")
 

@@ -218,6 +218,30 @@ def test_no_more_counts_than_a_kernel_has_to_read() -> None:
     assert found.live_bytes <= 4 * 64 * 64 + 8 * 64
 
 
+def test_every_element_of_a_maximum_matters() -> None:
+    """Another draw of a few elements hardly ever changes it; the input's largest value there does."""
+    for reduce in (torch.amax, torch.argmin):
+        assert shown(ask(lambda x, reduce=reduce: reduce(x, 1), lambda: [torch.randn(64, 4096)]), 4 * 64 * 4096)
+
+
+def test_the_steps_of_a_search_in_sorted_values_are_not_counted_as_reads() -> None:
+    """A right kernel may search in another way. So sorted values get no extremes."""
+    make = lambda: [torch.randn(1 << 16).sort().values, torch.randn(4)]  # noqa: E731
+    assert ask(torch.searchsorted, make).live_bytes < 1 << 16
+
+
+def test_what_makes_the_reference_fail_shows_nothing() -> None:
+    def parts(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return torch.stack([part.sum() for part in x.split(lengths.tolist())])
+
+    def make() -> list[Any]:
+        longer = torch.randint(1, 8, (512,))
+        same = torch.arange(8 * 1024.0)
+        return [same, torch.stack([8 + longer, 8 - longer], 1).flatten()[torch.randperm(1024)]]
+
+    assert ask(parts, make).live_bytes <= 8 * 1024 / 8, "of one sector alone, the sum is seldom the same"
+
+
 def test_the_share_that_is_shown_is_a_lower_bound() -> None:
     assert at_least(0, 64) == 0.0
     assert at_least(64, 64) == pytest.approx(UNLIKELY ** (1 / 64), abs=1e-6)

@@ -8,10 +8,21 @@ from pathlib import Path
 import pytest
 from support.tasks import cpp, module, scale_add
 
-from cudaforge.engine.attribution import FREE, LIBRARY_NAMES, NEUTRAL_FILES, _times, is_own, rule
+from cudaforge.engine.attribution import (
+    FREE,
+    LIBRARY_NAMES,
+    NEUTRAL_FILES,
+    _behind_stub,
+    _stands_in,
+    _times,
+    is_own,
+    rule,
+    starts_kernels_itself,
+)
+from cudaforge.engine.builder import Built
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.engine.symbols import Symbols
-from cudaforge.evaluation import Attribution, EvaluateOptions, EvaluateRequest, Verdict
+from cudaforge.evaluation import Attribution, Build, EvaluateOptions, EvaluateRequest, Verdict
 from cudaforge.kernel import Kernel, Language
 
 QUICK = EvaluateOptions(trials=2, time_budget_s=0.02, run_timeout_s=20, compile_baseline=False)
@@ -71,6 +82,9 @@ def test_a_call_that_only_costs_what_calling_torch_costs_is_not_held_against_it(
         "sm80_xmma_gemm_f32f32",
         "ampere_sgemm_128x64_nn",
         "triton_poi_fused_add_mul_0",
+        "triton_tem_fused_mm_3",
+        "triton_red_7",
+        "_Z11regular_fftILj256EL3EPT16EL9CONST_VAL3EEvv",
         "_ZN2at6native29vectorized_elementwise_kernelILi4E",
     ],
 )
@@ -79,7 +93,13 @@ def test_names_of_libraries_are_nobody_elses(name: str) -> None:
     assert LIBRARY_NAMES.search(name) and not is_own(name, {name}, kernel)
 
 
-@pytest.mark.parametrize("name", ["sm90_gemm_64x64_bf16", "hopper_gemm_128x128", "sgemm_128x128", "dot_kernel"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sm90_gemm_64x64_bf16", "hopper_gemm_128x128", "sgemm_128x128", "dot_kernel"),
+        *("triton_mm_bias_kernel", "triton_red_kernel", "_Z13multi_row_fftPKfPf"),
+    ],
+)
 def test_names_that_anybody_may_use_are_no_librarys(name: str) -> None:
     assert is_own(name, {name}, Kernel.of(Language.MODULE, {"model.py": "x = 1"}))
 
@@ -131,6 +151,41 @@ def test_symbols_of_a_library_are_read_and_found_by_offset(tmp_path: Path) -> No
     )
     assert symbols.at(offset + 2) == "first"
     assert Symbols(source).functions() == set()
+
+
+def test_a_kernels_name_is_that_of_its_stub() -> None:
+    """Host names of static kernels and of CUB's differ from those on the device; both are nvcc's own for such files."""
+    scan = "_ZN3cub17CUB_300001_SM_9006detail4scan20DeviceScanInitKernelINS2_13ScanTileStateIiLb1EEEEEvT_i"
+    assert scan in _behind_stub(f"_Z{len(scan) + 14}__device_stub_{scan}RN3cub17CUB_300001_SM_9006detail4scanE")
+    assert "_Z15softsign_kernelPKfPfl" in _behind_stub("_ZL39__device_stub__Z15softsign_kernelPKfPflPKfPfl")
+    assert "_Z11soft_kernelPKfPfi" in _behind_stub("_ZGVZL35__device_stub__Z11soft_kernelPKfPfiPKfPfiE5__tmp")
+    assert "scale" in _behind_stub("_Z20__device_stub__scalePf")
+    assert _behind_stub("_Z5scalePf") == _behind_stub("softsign_kernel") == ()
+
+
+def test_the_word_for_device_side_launches_is_one_among_flags() -> None:
+    commented = {"kernel.cu": "// -rdc=true\n__global__ void f() {}", "model.py": "class ModelNew: pass  # -rdc=true"}
+    assert not starts_kernels_itself(Kernel.of(Language.CUDA, commented))
+    assert starts_kernels_itself(Kernel.of(Language.CUDA, commented, ("-rdc=true",)))
+    assert not starts_kernels_itself(Kernel.of(Language.MODULE, {"model.py": commented["model.py"]}))
+    inline = "class ModelNew: pass\nload_inline(extra_cuda_cflags=['-rdc=true'])"
+    assert starts_kernels_itself(Kernel.of(Language.MODULE, {"model.py": inline}))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/usr/lib/x86_64-linux-gnu/libm.so.6", ""),
+        ("/opt/venv/lib/python3.12/site-packages/torch/lib/libc10.so", ""),
+        ("/dev/shm/libc10-1.so", "library"),
+        ("/memfd:libc10.so (deleted)", "library"),
+        ("/home/someone/libgomp.so.1 (deleted)", "library"),
+        ("/scratch/libc10.so", "library"),
+    ],
+)
+def test_a_file_is_waiting_by_its_name_only_where_it_was_installed(path: str, kind: str, tmp_path: Path) -> None:
+    built = Built(package=tmp_path, build=Build(), caches={}, settings={})
+    assert _stands_in(0x1500, [(0x1000, 0x2000, 0, path)], built, "/scratch")[0] == kind
 
 
 def test_the_work_of_pytorch_is_no_custom_kernel(supervisor: Supervisor) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cudaforge.engine.calls import poisoned_allocations
 from cudaforge.engine.guards import GUARD, GuardedAllocations
@@ -52,13 +55,27 @@ def test_unwritten_elements_stay_poisoned() -> None:
     assert bool(torch.isnan(out[20:]).all()) and bool((out[:20] == 1).all())
 
 
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")
 def test_a_tensor_that_is_made_larger_owns_what_was_behind_it() -> None:
     with torch.inference_mode(), GuardedAllocations() as guarded:
         within = torch.empty(1).resize_(100)  # as large as its storage is already
         beyond_it = torch.empty(1).resize_(3, 5000)
         within.fill_(2.0)
         beyond_it.fill_(3.0)
+        for size in (100, 5000):
+            result = torch.empty(0).new_empty(1)
+            torch.add(torch.ones(size), 1, out=result)
     assert guarded.overrun() == ""
+
+
+def test_what_keeps_its_size_stays_guarded() -> None:
+    with torch.inference_mode(), GuardedAllocations() as guarded:
+        out = torch.empty(100).resize_(60)
+        torch.add(torch.ones(60), 1, out=out)
+        torch.empty(3).resize_(9)
+    with torch.inference_mode():
+        beyond(out, 41)
+    assert "behind its end" in guarded.overrun()
 
 
 def test_pinned_memory_stays_pinned_and_nothing_is_marked_while_a_graph_is_captured(
@@ -77,3 +94,21 @@ def test_pinned_memory_stays_pinned_and_nothing_is_marked_while_a_graph_is_captu
         captured = torch.empty(50)
         assert len(guarded.kept) == 1 and torch.are_deterministic_algorithms_enabled()
     assert captured.untyped_storage().nbytes() == 200
+
+
+def test_operators_do_not_fill_their_results_in_a_graph_that_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fill would be a part of the graph whenever it is launched."""
+    poisoned: list[bool] = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            poisoned.append(torch.are_deterministic_algorithms_enabled())
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for capturing in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+        with torch.inference_mode(), poisoned_allocations(), Seen(), GuardedAllocations():
+            torch.mul(torch.ones(4), 2)
+        assert set(poisoned) == {not capturing}
+        poisoned.clear()
