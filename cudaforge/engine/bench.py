@@ -674,9 +674,7 @@ class Snapshot:
         host.page.registered.wait(self.stream.cuda_stream, gate.DONE, ticket)
         with torch.cuda.stream(self.stream):
             for k in range(PIECES):
-                raw = _bytes_of(rng.choice(rng.choice(places)))
-                at = rng.randrange(max(raw.numel() - PIECE, 0) + 1)
-                piece = raw[at : at + PIECE]
+                piece = _piece_of(rng.choice(rng.choice(places)), rng)
                 self.pinned[k, : piece.numel()].copy_(piece, non_blocking=True)
                 self.pieces.append(piece)
 
@@ -684,6 +682,16 @@ class Snapshot:
         """Whether what lies there now is not what lay there at done."""
         self.stream.synchronize()
         return any(not torch.equal(piece.cpu(), self.pinned[k, : piece.numel()]) for k, piece in enumerate(self.pieces))
+
+
+def _piece_of(tensor: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """PIECE bytes from one of its elements on, or its last ones: not of what lies between them, which is nobody's."""
+    raw = _bytes_of(tensor)
+    if not raw.numel():
+        return raw
+    start = sum(rng.randrange(n) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    at = min(start * tensor.element_size(), max(raw.numel() - PIECE, 0))
+    return raw[at : at + PIECE]
 
 
 def _number(value: Any) -> float:

@@ -74,6 +74,8 @@ REPEATS = 3
 SLOWED_GPU, SLOWED_LITTLE, SLOWED_CPU = 1.1, 1.02, 2.0
 """A baseline that is slower by more beside a candidate than without it was slowed down: so much that it is the kernel's
 doing, or a little. On a CPU noise alone does it, so there it only says that the numbers cannot be relied on."""
+BASELINE = 2
+"""What kept baselines hold: one that was measured or counted otherwise has another number."""
 ALONE_BATCHES = 9
 """Of eager by itself, where that is measured with the clock for calls that wait on the host, which scatters."""
 MOST_REFERENCES, REFERENCES_SHARE = 8, 0.35
@@ -194,7 +196,7 @@ class Supervisor:
 
     def _baseline_path(self, task: Task, options: EvaluateOptions) -> Path:
         versions = sorted(machine.versions(self.device).items())
-        key = hashlib.sha256(f"{task.id}{self.device.name}{self.device.arch}{versions}".encode())
+        key = hashlib.sha256(f"{BASELINE}{task.id}{self.device.name}{self.device.arch}{versions}".encode())
         with_compile = "" if options.compile_baseline else "-eager"
         return self.cache / "baselines" / f"{key.hexdigest()[:24]}{with_compile}.json"
 

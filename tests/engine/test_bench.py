@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,3 +101,15 @@ def test_an_empty_output_lies_nowhere_and_any_other_in_the_arena() -> None:
     for at in (0, (1 << 20) - 4, (1 << 20) + 24 * 4):
         with pytest.raises(CandidateFailed, match="outside"):
             of._view(torch.float32, [3], [20], at)
+
+
+def test_pieces_are_taken_of_elements_and_not_of_what_lies_between_them() -> None:
+    rng = random.Random(1)
+    room = torch.full((64 * 4096,), -1.0)
+    apart = room.as_strided((64, 20), (4096, 1))
+    apart.fill_(7.0)
+    for _ in range(200):
+        piece = bench._piece_of(apart, rng).view(torch.float32)
+        assert piece.numel() == 16 and float(piece[0]) == 7.0
+    for few in (torch.ones(3), torch.ones(0), torch.ones(5, 7)):
+        assert bench._piece_of(few, rng).numel() == min(few.numel() * 4, bench.PIECE)

