@@ -6,10 +6,11 @@ the task cannot tell a right kernel from a cheap one, so its numbers are reporte
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,11 +191,9 @@ class _Examination:
         def change(fresh: list[torch.Tensor]) -> None:
             if stop is None:
                 fresh[i] = other.clone()
-                return
-            flat = fresh[i].contiguous()
-            flat.view(-1)[start:stop] = other.reshape(-1)[start:stop]
-            if flat is not fresh[i]:
-                fresh[i].copy_(flat)
+            else:
+                with _flattened(fresh[i]) as flat:
+                    flat[start:stop] = other.reshape(-1)[start:stop]
 
         return change
 
@@ -202,12 +201,10 @@ class _Examination:
         """The sectors that begin at `starts` hold the largest and the smallest value by turns."""
 
         def change(fresh: list[torch.Tensor]) -> None:
-            flat = fresh[i].contiguous()
-            for start in starts:
-                flat.view(-1)[start : start + width : 2] = support.high
-                flat.view(-1)[start + 1 : start + width : 2] = support.low
-            if flat is not fresh[i]:
-                fresh[i].copy_(flat)
+            with _flattened(fresh[i]) as flat:
+                for start in starts:
+                    flat[start : start + width : 2] = support.high
+                    flat[start + 1 : start + width : 2] = support.low
 
         return change
 
@@ -290,6 +287,15 @@ def at_least(shown: int, tried: int) -> float:
         as_many = sum(math.comb(tried, k) * share**k * (1 - share) ** (tried - k) for k in range(shown, tried + 1))
         low, high = (low, share) if as_many > UNLIKELY else (share, high)
     return low
+
+
+@contextlib.contextmanager
+def _flattened(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Its elements in order, to be written to, whatever its strides are."""
+    dense = tensor.contiguous()
+    yield dense.view(-1)
+    if dense is not tensor:
+        tensor.copy_(dense)
 
 
 def _is_sorted(tensor: torch.Tensor) -> bool:

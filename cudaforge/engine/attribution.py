@@ -16,6 +16,7 @@ import heapq
 import itertools
 import json
 import mmap
+import os
 import random
 import re
 import statistics
@@ -24,7 +25,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cudaforge.engine import frozen, verdicts
+from cudaforge.engine import confine, frozen, verdicts
 from cudaforge.engine.bench import StoppedBench
 from cudaforge.engine.builder import Built
 from cudaforge.engine.hosts import CandidateFailed, CandidateHost, first_errors
@@ -60,14 +61,14 @@ FREE = re.compile(
 )
 LIBRARY_NAMES = re.compile(
     r"nvjet_|xmma_(gemm|fprop|dgrad|wgrad)|cublas|cudnn|cutlass_\d+_|"
-    r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_(poi|red|per|tem|for|unk)_(fused_|\d+$)|"
+    r"^(ampere|volta|turing|pascal|maxwell)_\w*?([shdczi]\d*gemm|cudnn)\w*_\d+x\d+|^triton_((poi|red|per|tem|mm|for|spl|unk)_(fused_|_?\d+$)|$)|"
     r"at6native|at::native|implicit_convolve_sgemm|convolve_common_engine|pytorch_flash|fmha_cutlass|cusparse|cufft|"
-    r"ncclKernel|ncclDev|^_Z\d+(regular|vector|composite|multi|bluestein)\w*_fftIL"
+    r"ncclKernel|ncclDev|^_Z\d+(regular|vector|composite|multi|bluestein)\w*_fft\w*I"
 )
 """Names that only libraries' kernels have; a candidate's own kernel that bears one is not taken for its own. What
-cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments, and cuFFT's are templates over
-numbers; anybody may call a kernel so. What torch.compile makes is found in the candidate's own cache, so it goes by its
-name, too."""
+cuBLAS calls dot_kernel or gemv2T_kernel_val has cublas in its template arguments, and cuFFT's are all templates;
+anybody may call a kernel so. What torch.compile makes is found in the candidate's own cache, so it goes by its name,
+too."""
 LIBRARY_FILES = re.compile(
     r"/libtorch_cpu|/libtorch_cuda|mkl|openblas|/numpy/|/scipy|libdnnl|libblas|liblapack|xnnpack"
 )
@@ -78,12 +79,14 @@ NEUTRAL_FILES = re.compile(
 )
 """Names of files that are waiting, interpreting or dispatching: neither side's work."""
 NOT_INSTALLED = re.compile(r"^/dev/shm/|^/memfd:|^/SYSV|\(deleted\)$")
-"""Files that a process can have made for itself, whatever they are called; beside its scratch."""
+"""Files that a process can have made for itself, wherever the system's folders lie."""
 STUB = re.compile(r"(\d+)(__device_stub_)")
 """nvcc's host function for a kernel, with its length: its name holds the kernel's on the device, which differs from
 that on the host where it is static, as CUB's are. Where it was inlined, variables of it still bear the name."""
 LIBRARY_FUNCTIONS = re.compile(r"^_?mkl_|dnnl|openblas|at6native|at::native|^cblas_|^[sdcz]gemm_\w+_[A-Z]+$")
 """Functions that are a library's even in a file of the candidate's own."""
+LONGEST_FUSED = 128
+"""TorchScript cuts names at fewer characters."""
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
 
 
@@ -193,11 +196,21 @@ def _plain(name: str) -> str:
 
 
 def _is_named_by_operators(plain: str) -> bool:
-    """Whether it is called as TorchScript calls what it fuses: fused_mul_add_tanh_3."""
+    """Whether it is called as TorchScript calls what it fuses, a row of operators: fused_mul_add_leaky_relu. A long
+    name is cut, and its hash follows."""
     import torch
 
-    head, *parts = plain.split("_")
-    return head == "fused" and all(part.isdigit() or hasattr(torch, part) for part in parts)
+    if not plain.startswith("fused_") or len(plain) > LONGEST_FUSED:
+        return False
+    rest = plain.removeprefix("fused_")
+    cut = re.fullmatch(r"(.*)_\d{6,}", rest)
+    parts = (cut[1] if cut else re.sub(r"_\d+$", "", rest)).split("_")
+    reached = {0}  # so many parts, from the first on, are a row of operators
+    for end in range(1, len(parts) + 1):
+        names = ("_".join(parts[start:end]) for start in reached)
+        if any(name and (hasattr(torch, name) or hasattr(torch.ops.aten, name)) for name in names):
+            reached.add(end)
+    return len(parts) in reached or bool(cut and reached - {0})
 
 
 @functools.cache
@@ -228,7 +241,7 @@ def own_kernels(kernel: Kernel, built: Built) -> set[str]:
         for library in folder.rglob("*.so"):
             symbols = Symbols(library)
             names |= symbols.functions()
-            names |= set(itertools.chain(*map(_behind_stub, symbols.names_with("__device_stub_"))))
+            names |= set(itertools.chain(*map(_behind_stub, symbols.strings_with("__device_stub_"))))
         for meta in folder.rglob("*.json"):
             try:
                 data = json.loads(meta.read_text())
@@ -337,11 +350,23 @@ def _stands_in(counter: int, files: list[frozen.Mapping], built: Built, scratch:
             name = function_at(path, counter - start + offset) if path else "code that lies in no file"
             if any(path.startswith(root) for root in (str(built.package), *built.caches.values())):
                 return ("library" if LIBRARY_FUNCTIONS.search(name) else "own"), name or Path(path).name
-            own_making = not path or path.startswith(scratch) or NOT_INSTALLED.search(path)
-            if not own_making and not LIBRARY_FILES.search(path) and NEUTRAL_FILES.match(Path(path).name):
+            neutral = not LIBRARY_FILES.search(path) and NEUTRAL_FILES.match(Path(path).name)
+            if neutral and not path.startswith(scratch) and _is_installed(path):
                 return "", path
-            return ("free" if FREE.search(name) else "library"), name or Path(path).name
+            shown = name or Path(path).name.encode(errors="replace").decode()  # not any bytes are text
+            return ("free" if FREE.search(name) else "library"), shown
     return "", ""
+
+
+@functools.cache
+def _installed_in() -> tuple[str, ...]:
+    """Folders that a cage may read and not write, as the kernel calls them."""
+    return tuple(f"{os.path.realpath(root)}/" for root in confine.system_roots())
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a mapped file was there before the candidate: only then its name says what it is."""
+    return path == "[vdso]" or (path.startswith(_installed_in()) and not NOT_INSTALLED.search(path))
 
 
 def rule(found: Attribution, time_us: float, *, gpu: bool, untraced: bool = False) -> str:

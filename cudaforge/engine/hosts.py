@@ -622,9 +622,8 @@ class CandidateHost(Host):
         constructor's values alone; it is refused where trials change constants of the reference's: they would tell
         nothing of a kernel that leaves a branch out whose scale begins at zero.
         """
-        names = {p.name: p for p in own}
-        alike = [p for p in self.reference.parameters if p.name in names and names[p.name].spec[1] == p.spec[1]]
-        self.given = {p.name: p.name for p in alike}
+        shapes = {p.name: p.spec[1] for p in own}
+        self.given = {p.name: p.name for p in self.reference.parameters if shapes.get(p.name) == p.spec[1]}
         extra = [p.name for p in own if p.trained and p.name not in self.given]
         missing = [p for p in self.reference.parameters if p.trained and p.name not in self.given]
         if not missing and not extra:

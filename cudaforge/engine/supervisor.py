@@ -130,13 +130,7 @@ class Supervisor:
                     f"strict isolation is asked for, and this machine gives {missing[0]}.", "Run `cudaforge doctor`."
                 )
         try:
-            try:
-                return self._do(request, built_late)
-            except (NoRoomError, RuntimeError) as error:
-                if not _is_no_room(error):
-                    raise
-            self.close()  # what other tasks hold may be what is missing
-            return self._do(request, built_late)
+            return self._with_room(None, lambda: self._do(request, built_late))
         except TaskBroken as broken:
             self.close()
             what, hint = "the reference does not run", "Run the task's Model by itself first."
@@ -146,21 +140,16 @@ class Supervisor:
         except EvaluatorError:
             self.close()
             raise
-        except RuntimeError as error:
-            if not _is_no_room(error):
-                raise
-            self.close()
-            text = f"{self.device.name} has too little memory for this task: {str(error).splitlines()[0]}"
-            raise EvaluatorError(text, "Free the device, or use a smaller workload.") from None
 
     def _do(self, request: Request, built_late: bool) -> Result:
-        if isinstance(request, BaselineRequest):
-            return self.baseline(request.task, request.options)
-        if isinstance(request, EvaluateRequest):
-            return self.evaluate(request.task, request.kernel, request.options, built_late=built_late)
-        if isinstance(request, VerifyRequest):
-            return self.verify(request.task, request.kernel, request.options, request.processes)
-        return self.profile(request)
+        with _memory_told(self.device):
+            if isinstance(request, BaselineRequest):
+                return self.baseline(request.task, request.options)
+            if isinstance(request, EvaluateRequest):
+                return self.evaluate(request.task, request.kernel, request.options, built_late=built_late)
+            if isinstance(request, VerifyRequest):
+                return self.verify(request.task, request.kernel, request.options, request.processes)
+            return self.profile(request)
 
     # -- baseline ----------------------------------------------------------------------------------------------
 
@@ -324,8 +313,7 @@ class Supervisor:
                     mine.look_aside()
             if before:
                 with stages("timing"):
-                    told = _slowed(session, before)
-                correctness = correctness.model_copy(update={"flags": (*correctness.flags, *told)})
+                    correctness = _flagged(correctness, _slowed(session, before))
             return _timing(reference.workload.name, mine, eager, base, found), correctness
         except CandidateFailed as failed:
             return verdicts.failed(failed, kernel, built.package, account, stages.seconds)
@@ -545,15 +533,15 @@ class Supervisor:
                             with stages("attribution"):
                                 pooled.attribution = self._fair(session, kernel, base, traced or watched.found)
                         with stages("timing"):
-                            told = _slowed(session, before)
-                        results.append(correctness.model_copy(update={"flags": (*correctness.flags, *told)}))
+                            slowed = _slowed(session, before)
+                        results.append(_flagged(correctness, slowed))
                 except CandidateFailed as failed:
                     broken = verdicts.failed(failed, kernel, built.package, account, stages.seconds)
                     return Verification(evaluation=broken, note="the winner failed when it was verified")
                 finally:
                     if reference is not None:
                         reference.keep_eager_alone()
-                unstable = unstable or session.unstable or next(iter(told), "") * (self.device.kind == "cpu")
+                unstable = unstable or (slowed if self.device.kind == "cpu" else "") or session.unstable
                 dropped += sum(b.dropped for b in session.benches.values()) + session.throttled
                 pooled.add(session)
             controls.append(timing.pooled_ratio(pooled.samples["eager"], pooled.samples["control"]))
@@ -736,13 +724,20 @@ def _sides(reference: ReferenceHost, base: WorkloadBaseline) -> dict[str, tuple[
         raise
 
 
-def _is_no_room(error: Exception) -> bool:
-    """Whether a device's memory was too small: said by us, or by torch in this process."""
-    return isinstance(error, NoRoomError) or "out of memory" in str(error).lower()
+@contextlib.contextmanager
+def _memory_told(device: Device) -> Iterator[None]:
+    """NoRoomError where torch has too little of a device's memory in this process."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        text = f"{device.name} has too little memory for this task: {str(error).splitlines()[0]}"
+        raise NoRoomError(text, "Free the device, or use a smaller workload.") from None
 
 
-def _slowed(session: Session, before: Session) -> list[str]:
-    """Compares eager beside the candidate, which is gone, with eager by itself, and says where it was slowed down.
+def _slowed(session: Session, before: Session) -> str:
+    """Compares eager beside the candidate, which is gone, with eager by itself; says so where it was slowed down.
 
     Behind the gate nothing but the kernel can have done it: CandidateFailed. Where calls wait on the host, whatever
     else runs on the machine can. Either way the time without the kernel counts. On the CPU no number can be relied on.
@@ -752,13 +747,18 @@ def _slowed(session: Session, before: Session) -> list[str]:
     slowed = session.slow_down(before)
     text = f"eager is {slowed.value:.2f} times slower beside this kernel than without it"
     if not session.reference.gpu:
-        return [text] if slowed.value > SLOWED_CPU else []
+        return text if slowed.value > SLOWED_CPU else ""
     if session.eager.kind == "gate" and slowed.value > SLOWED_GPU:
         raise CandidateFailed("rule", text + ".", stage="the baseline was slowed down")
     if slowed.low <= SLOWED_LITTLE:
-        return []
+        return ""
     session.count_without_kernel(slowed.value)
-    return [f"{text}: what it takes without it counts"]
+    return f"{text}: what it takes without it counts"
+
+
+def _flagged(correctness: Correctness, flag: str) -> Correctness:
+    """With one flag more, where there is one."""
+    return correctness.model_copy(update={"flags": (*correctness.flags, flag)}) if flag else correctness
 
 
 class Pooled:

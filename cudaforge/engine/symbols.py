@@ -17,8 +17,6 @@ class Symbols:
     def __init__(self, path: Path) -> None:
         self.addresses: list[int] = []
         self.names: list[tuple[int, int]] = []
-        self._all: list[tuple[bool, int, int]] = []
-        """Of everything that the file defines: whether it is a function, and where its name is."""
         self._segments: list[tuple[int, int, int]] = []
         self._data: mmap.mmap | bytes = b""
         try:
@@ -46,8 +44,6 @@ class Symbols:
             strings = sections[section[6]][4]
             table = data[section[4] : section[4] + section[5]]
             for name, info, _, index, value, _ in struct.iter_unpack("<IBBHQQ", table):
-                if index and value:
-                    self._all.append((info & 15 == _FUNCTION, strings, name))
                 if info & 15 == _FUNCTION and index and value:
                     found[value] = (strings, name)
         self.addresses = sorted(found)
@@ -63,16 +59,19 @@ class Symbols:
 
     def functions(self) -> set[str]:
         """Mangled names of all functions that the file defines."""
-        return {self._text(*place) for is_function, *place in self._all if is_function}
+        return {self._name(i) for i in range(len(self.addresses))}
 
-    def names_with(self, part: str) -> set[str]:
-        """Names of what the file defines, functions or not, that hold this part."""
-        return {name for _, *place in self._all if part in (name := self._text(*place))}
+    def strings_with(self, part: str) -> set[str]:
+        """What stands between two zero bytes anywhere in the file and holds this part: names of variables, too."""
+        data, found, end = self._data, set(), 0
+        while (at := data.find(part.encode(), end)) >= 0:
+            start, end = data.rfind(b"\0", end, at) + 1 or end, data.find(b"\0", at)
+            end = end if end >= 0 else len(data)
+            found.add(bytes(data[start:end]).decode(errors="replace"))
+        return found
 
     def _name(self, i: int) -> str:
-        return self._text(*self.names[i])
-
-    def _text(self, strings: int, name: int) -> str:
+        strings, name = self.names[i]
         end = self._data.find(b"\0", strings + name)
         return bytes(self._data[strings + name : end]).decode(errors="replace")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support.tasks import cpp, module, scale_add
 
 from cudaforge.engine.attribution import (
@@ -22,7 +24,7 @@ from cudaforge.engine.attribution import (
 from cudaforge.engine.builder import Built
 from cudaforge.engine.supervisor import Supervisor
 from cudaforge.engine.symbols import Symbols
-from cudaforge.evaluation import Attribution, Build, EvaluateOptions, EvaluateRequest, Verdict
+from cudaforge.evaluation import Attribution, Build, EvaluateOptions, EvaluateRequest, Share, Verdict
 from cudaforge.kernel import Kernel, Language
 
 QUICK = EvaluateOptions(trials=2, time_budget_s=0.02, run_timeout_s=20, compile_baseline=False)
@@ -84,7 +86,9 @@ def test_a_call_that_only_costs_what_calling_torch_costs_is_not_held_against_it(
         "triton_poi_fused_add_mul_0",
         "triton_tem_fused_mm_3",
         "triton_red_7",
+        *("triton_poi__0", "triton_", "triton_mm_11"),
         "_Z11regular_fftILj256EL3EPT16EL9CONST_VAL3EEvv",
+        "_Z15regular_fft_c2rILj256EL3EPT16EEvv",
         "_ZN2at6native29vectorized_elementwise_kernelILi4E",
     ],
 )
@@ -114,7 +118,14 @@ def test_own_kernels_are_those_in_a_binary_or_compiled_from_the_source_at_run_ti
     )
     assert is_own("_ZN12_GLOBAL__N_14scanILi4EEEvPi", set(), nested)
     assert not is_own("_ZN3cub16DeviceScanKernelILi4EEEvPi", set(), nested)  # no name for what is in its namespace
-    for name, own in (("fused_mul_add_tanh_3", False), ("fused_bias_mish", True)):
+    for name, own in (
+        ("fused_mul_add_tanh_3", False),
+        ("fused_gelu_mul", False),
+        ("fused_mul_leaky_relu", False),
+        ("fused_mul_add_sigmo_123456789012", False),
+        ("fused_bias_mish", True),
+        ("fused_rows", True),
+    ):
         claims = Kernel.of(Language.MODULE, {"model.py": f"src = '__global__ void {name}(float* x)'"})
         assert is_own(name, set(), claims) is own  # what TorchScript makes is named by operators
     commented = Kernel.of(Language.MODULE, {"model.py": "# __global__ void twice(float* x)\nx = 1"})
@@ -176,7 +187,13 @@ def test_the_word_for_device_side_launches_is_one_among_flags() -> None:
     ("path", "kind"),
     [
         ("/usr/lib/x86_64-linux-gnu/libm.so.6", ""),
-        ("/opt/venv/lib/python3.12/site-packages/torch/lib/libc10.so", ""),
+        (str(Path(torch.__file__).resolve().parent / "lib/libc10.so"), ""),
+        (str(Path(sys.executable).resolve()), ""),
+        ("[vdso]", ""),
+        ("/tmp/libc10-1.so", "library"),
+        ("/var/cache/elsewhere/libc.so.6", "library"),
+        ("/usr/lib/x86_64-linux-gnu/libopenblas.so.0", "library"),
+        ("", "library"),
         ("/dev/shm/libc10-1.so", "library"),
         ("/memfd:libc10.so (deleted)", "library"),
         ("/home/someone/libgomp.so.1 (deleted)", "library"),
@@ -186,6 +203,20 @@ def test_the_word_for_device_side_launches_is_one_among_flags() -> None:
 def test_a_file_is_waiting_by_its_name_only_where_it_was_installed(path: str, kind: str, tmp_path: Path) -> None:
     built = Built(package=tmp_path, build=Build(), caches={}, settings={})
     assert _stands_in(0x1500, [(0x1000, 0x2000, 0, path)], built, "/scratch")[0] == kind
+
+
+def test_a_file_may_be_called_what_is_no_text(tmp_path: Path) -> None:
+    built = Built(package=tmp_path, build=Build(), caches={}, settings={})
+    _, name = _stands_in(0x1500, [(0x1000, 0x2000, 0, "/dev/shm/lib\udcff.so")], built, "/scratch")
+    assert Share(name=name, kind="library", share=1.0).name == "lib?.so"
+
+
+def test_strings_of_a_file_are_found_by_a_part_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "some.so"
+    file.write_bytes(b"\0_ZZL12__device_stub__fE1x\0other\0__device_stub_" + b"\0" + b"a__device_stub_b")
+    wanted = {"_ZZL12__device_stub__fE1x", "__device_stub_", "a__device_stub_b"}
+    assert Symbols(file).strings_with("__device_stub_") == wanted
+    assert Symbols(tmp_path / "none.so").strings_with("__device_stub_") == set()
 
 
 def test_the_work_of_pytorch_is_no_custom_kernel(supervisor: Supervisor) -> None:

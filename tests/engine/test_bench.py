@@ -54,9 +54,10 @@ def test_a_candidate_does_not_make_the_supervisor_read_for_minutes() -> None:
     with pytest.raises(CandidateFailed, match="lies closer together"):
         bench_of(StoppedBench, candidate(), spec)._layout_of(said(shape, strides))
     assert bench_of(StoppedBench, baseline(), spec)._layout_of(said(shape, strides)), "eager's is what it is"
-    for odd in ([1 << 60], [-1], ["x"], [1, 1]):
+    garbled: tuple[Any, ...] = ([1 << 60], [-1], ["x"], [1, 1])
+    for odd in garbled:
         with pytest.raises(CandidateFailed, match="garbled"):
-            bench_of(StoppedBench, candidate(), spec)._layout_of(said(shape, odd))  # type: ignore[arg-type]
+            bench_of(StoppedBench, candidate(), spec)._layout_of(said(shape, odd))
 
 
 @pytest.mark.parametrize("most", [1 << 28, 0])
